@@ -1,0 +1,71 @@
+package cortex
+
+import (
+	"strings"
+	"time"
+)
+
+// HoldKind says what set a hold, and with it which order lifts it.
+type HoldKind string
+
+// The kinds of holds. Disk and db are computed at the gate and never stored: a row can't be written on a full disk or
+// into a locked database.
+const (
+	HoldOperator HoldKind = "operator"
+	HoldTTL      HoldKind = "ttl" // an operator's that ends by itself at Until
+	HoldDrain    HoldKind = "drain"
+	HoldDisk     HoldKind = "disk"
+	HoldDB       HoldKind = "db"
+	HoldTmux     HoldKind = "tmux"
+)
+
+// LiftedByResume reports whether a plain resume lifts holds of this kind (contract: operator, ttl and drain).
+func (k HoldKind) LiftedByResume() bool {
+	return k == HoldOperator || k == HoldTTL || k == HoldDrain
+}
+
+// ScopeAll is the scope of a pause. Others are project:NAME, agent:NAME, provider:NAME and bead:NAME.
+const ScopeAll = "all"
+
+// Hold is a reason why something may not start. Paused means that at least one hold of scope all is in force.
+type Hold struct {
+	ID     int64 // 0 for a computed hold, and for one that is so far only in the stop journal
+	Kind   HoldKind
+	Scope  string
+	Reason string
+	By     string // who says to have set it
+	Via    string // http, socket or auto
+	Since  time.Time
+	Until  *time.Time // nil: until it is lifted
+
+	LiftedAt     *time.Time
+	LiftedBy     string
+	LiftedReason string
+}
+
+// InForce reports whether h holds anything back at now.
+func (h Hold) InForce(now time.Time) bool {
+	return h.LiftedAt == nil && (h.Until == nil || now.Before(*h.Until))
+}
+
+// Covers reports whether h keeps d from starting.
+func (h Hold) Covers(d Dispatch) bool {
+	if h.Scope == ScopeAll {
+		return true
+	}
+	kind, name, ok := strings.Cut(h.Scope, ":")
+	if !ok {
+		return false
+	}
+	switch kind {
+	case "project":
+		return d.Project == name
+	case "agent":
+		return d.Agent == name
+	case "provider":
+		return d.Provider == name
+	case "bead":
+		return d.BeadID == name
+	}
+	return false
+}
