@@ -63,7 +63,7 @@ type Spec struct {
 	CreatedAt time.Time `json:"created_at"`
 
 	Command []string `json:"command"`
-	Env     []Raw    `json:"env"` // NAME=value, complete but for CORTEX_SESSION, CORTEX_RUN_DIR and CORTEX_ATTEMPT
+	Env     []Raw    `json:"env"` // NAME=value, complete but for the CORTEX_* that the runner adds: DISPATCH_ID, BEAD_ID, PROJECT, SESSION, RUN_DIR, ATTEMPT
 	Workdir string   `json:"workdir"`
 	Stdin   string   `json:"stdin"`
 
