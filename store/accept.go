@@ -1,0 +1,204 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"cortex"
+	"cortex/internal/fault"
+	"cortex/runner/record"
+)
+
+// Accept takes a dispatch in: its spec is durable in runs/<id>/ before its row is committed, and in its final place before
+// Accept returns, so that neither a crash nor a lost database loses it. The id, the format and, where it has none, the
+// time of spec are set here. On an error nothing of it is left. It waits for the database at most WriteTimeout.
+func (s *Store) Accept(ctx context.Context, spec record.Spec) (cortex.Dispatch, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, WriteTimeout, ErrLocked)
+	defer cancel()
+	select {
+	case <-s.ready: // only now are the ids known that the database has used
+	case <-ctx.Done():
+		return cortex.Dispatch{}, fmt.Errorf("accept: %w", s.gaveUp(ctx))
+	}
+	if err := s.contention.fatal(); err != nil {
+		return cortex.Dispatch{}, err
+	}
+	spec.Format = record.Format
+	if spec.CreatedAt.IsZero() {
+		spec.CreatedAt = s.now()
+	}
+	for {
+		spec.ID = s.ids.take(dispatchIDs)
+		d, err := s.acceptAs(ctx, spec)
+		// Somebody has just inserted a row with this id by hand, or made a folder of its name.
+		if isTaken(err) || errors.Is(err, record.ErrTaken) {
+			continue
+		}
+		if err != nil {
+			return cortex.Dispatch{}, fmt.Errorf("accept: %w", s.roomError(err))
+		}
+		return d, nil
+	}
+}
+
+// acceptAs is Accept with the id that spec has.
+func (s *Store) acceptAs(ctx context.Context, spec record.Spec) (d cortex.Dispatch, err error) {
+	dir, err := record.MakeDir(s.runs, spec.ID, 0)
+	if err != nil {
+		return d, err
+	}
+	defer dir.Close()
+	if dir.Exists(record.SpecFile) || dir.Exists(record.SpecNew) {
+		return d, fmt.Errorf("dispatch %d: %w", spec.ID, record.ErrTaken)
+	}
+	if err := dir.Write(record.SpecNew, spec); err != nil {
+		return d, errors.Join(err, s.removeRun(dir, spec.ID))
+	}
+	fault.Point("accept.spec")
+	// From the commit to the rename the row is there and the spec is not yet where a runner looks for it.
+	s.mem.setAccepting(spec.ID, true)
+	defer s.mem.setAccepting(spec.ID, false)
+	err = s.do(ctx, func(t *tx) error {
+		d, err = t.insertAccepted(spec)
+		return err
+	})
+	if err != nil {
+		return cortex.Dispatch{}, errors.Join(err, s.removeRun(dir, spec.ID))
+	}
+	fault.Point("accept.committed")
+	if err := dir.Rename(record.SpecNew, record.SpecFile); err != nil {
+		// It is accepted: row and spec.new are durable, and the next start of cortex renames that.
+		s.log.Error("a spec can't be put in its place", "dispatch", spec.ID, "err", err)
+	}
+	return d, nil
+}
+
+// removeRun takes the folder of a dispatch that was not accepted away.
+func (s *Store) removeRun(dir *record.Dir, id int64) error {
+	err := dir.Remove(record.SpecNew)
+	if rerr := os.Remove(filepath.Join(s.runs, strconv.FormatInt(id, 10))); err == nil {
+		err = rerr
+	}
+	return err
+}
+
+func (t *tx) insertAccepted(spec record.Spec) (cortex.Dispatch, error) {
+	if err := t.insertSpec(spec, cortex.Pending, 0); err != nil {
+		return cortex.Dispatch{}, err
+	}
+	r, err := t.row(spec.ID)
+	if err != nil {
+		return cortex.Dispatch{}, err
+	}
+	d := r.dispatch()
+	return d, t.about(d, cortex.Event{Type: cortex.EventDispatchSubmitted, Message: fmt.Sprintf("Dispatch %d accepted", d.ID)})
+}
+
+// insertSpec inserts the row that a spec describes.
+func (t *tx) insertSpec(spec record.Spec, status cortex.Status, attempts int) error {
+	stage, idle := cortex.StageNone, attempts // of one that waits no attempt lives
+	if status == cortex.Running {
+		stage, idle = cortex.StageRunning, 0
+	}
+	_, err := t.exec(`INSERT INTO dispatches (id, bead_id, project, agent, provider, tier, status, stage, priority, created_at,
+			updated_at, retries, attempts, last_given_back, accepted)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)`,
+		spec.ID, spec.Bead, spec.Project, spec.Agent, spec.Provider, spec.Tier, string(status), string(stage), spec.Priority,
+		timeText(spec.CreatedAt), timeText(t.now), max(attempts-1, 0), attempts, idle)
+	if err != nil {
+		return err
+	}
+	t.s.ids.see(dispatchIDs, spec.ID)
+	t.move("", status)
+	return nil
+}
+
+// RowOf is the row that Accept makes of spec.
+func RowOf(spec record.Spec) cortex.Dispatch {
+	created := spec.CreatedAt
+	return cortex.Dispatch{
+		ID: spec.ID, BeadID: spec.Bead, Project: spec.Project, Agent: spec.Agent, Provider: spec.Provider, Tier: spec.Tier,
+		Status: cortex.Pending, Priority: spec.Priority, CreatedAt: &created, UpdatedAt: &created, Accepted: true,
+	}
+}
+
+// FinishAccept puts the spec of a row in its place where a crash came between the commit and that.
+func (s *Store) FinishAccept(id int64) error {
+	dir, err := record.OpenDir(s.runs, id, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a row written by hand
+	}
+	if err != nil {
+		return wrap(err, "look for the spec of dispatch", id)
+	}
+	defer dir.Close()
+	if dir.Exists(record.SpecFile) || !dir.Exists(record.SpecNew) {
+		return nil
+	}
+	return wrap(dir.Rename(record.SpecNew, record.SpecFile), "put in its place the spec of dispatch", id)
+}
+
+// Discard removes the folder of a dispatch that was never committed, and so never answered: it has a spec.new and no row. A
+// folder with anything else in it stays.
+func (s *Store) Discard(id int64) error {
+	dir, err := record.OpenDir(s.runs, id, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return wrap(err, "discard dispatch", id)
+	}
+	defer dir.Close()
+	return wrap(s.removeRun(dir, id), "discard dispatch", id)
+}
+
+// Restore takes in what runs/ knows of a dispatch and the database does not (an older copy was restored, or the daemon ended
+// between two steps): attempt is its newest, status Running where a runner had that, else Pending. A row that is not there
+// is inserted with its id; one that waits is brought to that attempt. Any other stays as it is. It returns the row.
+func (s *Store) Restore(ctx context.Context, spec record.Spec, attempt int, status cortex.Status) (cortex.Dispatch, error) {
+	var d cortex.Dispatch
+	err := s.do(ctx, func(t *tx) error {
+		changed, err := t.restore(spec, attempt, status)
+		if err != nil {
+			return err
+		}
+		r, err := t.row(spec.ID)
+		if d = r.dispatch(); err != nil || !changed {
+			return err
+		}
+		return t.about(d, cortex.Event{Type: cortex.EventDispatchRestored, Severity: cortex.Warning,
+			Message: fmt.Sprintf("The database did not know dispatch %d as it is; it is taken in from runs/ as %s", d.ID, status)})
+	})
+	if err != nil {
+		return cortex.Dispatch{}, fmt.Errorf("restore dispatch %d: %w", spec.ID, err)
+	}
+	return d, nil
+}
+
+func (t *tx) restore(spec record.Spec, attempt int, status cortex.Status) (bool, error) {
+	r, err := t.row(spec.ID)
+	if errors.Is(err, ErrNotFound) {
+		return true, t.insertSpec(spec, status, attempt)
+	}
+	was := cortex.Status(r.Status)
+	if err != nil || (was != cortex.Pending && was != cortex.PendingRetry) {
+		return false, err
+	}
+	switch {
+	case status == cortex.Running && liveIn(r, attempt):
+		t.move(was, cortex.Running)
+		_, err = t.exec(`UPDATE dispatches SET status = 'running', stage = 'running', attempts = ?, retries = ?, updated_at = ?
+			WHERE id = ?`, attempt, retries(attempt, r.GivenBack), timeText(t.now), spec.ID)
+	case status != cortex.Running && attempt > r.Attempts:
+		_, err = t.exec("UPDATE dispatches SET attempts = ?, last_given_back = ?, updated_at = ? WHERE id = ?",
+			attempt, attempt, timeText(t.now), spec.ID)
+	default:
+		return false, nil
+	}
+	return true, err
+}

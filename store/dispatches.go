@@ -1,0 +1,510 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"cortex"
+	"cortex/runner/record"
+)
+
+// row reads one dispatch within the transaction; ErrNotFound.
+func (t *tx) row(id int64) (dispatchRow, error) {
+	var r dispatchRow
+	err := t.get(&r, "SELECT "+dispatchColumns+" FROM dispatches WHERE id = ?", id)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	return r, err
+}
+
+// Claim takes a pending dispatch for a start, in one transaction with the look at the holds and the count of what runs
+// (limit: how many may run at once). ErrHeld, ErrFull, ErrNotFound, or ErrNotPending: also where it has no spec, and where an
+// operator wrote pending into the row of one that lives, which would run twice.
+func (s *Store) Claim(ctx context.Context, id int64, limit int) (cortex.Attempt, error) {
+	var a cortex.Attempt
+	err := s.do(ctx, func(t *tx) error {
+		r, err := t.row(id)
+		if err != nil {
+			return err
+		}
+		if r.Status != string(cortex.Pending) || r.Accepted != 1 || liveIn(r, r.Attempts) {
+			return ErrNotPending
+		}
+		if err := t.gate(r.dispatch(), limit); err != nil {
+			return err
+		}
+		a, err = t.claim(r)
+		return err
+	})
+	if err != nil {
+		return cortex.Attempt{}, fmt.Errorf("claim dispatch %d: %w", id, err)
+	}
+	return a, nil
+}
+
+// gate is what keeps d from being started now.
+func (t *tx) gate(d cortex.Dispatch, limit int) error {
+	held, err := t.inForce()
+	if err != nil {
+		return err
+	}
+	for _, h := range held {
+		if h.Covers(d) {
+			return ErrHeld
+		}
+	}
+	if err := t.s.mem.notStarted(d, t.now); err != nil {
+		return err
+	}
+	var running int
+	// A row that a person wrote as running takes no slot: nothing of it runs.
+	if err := t.get(&running, "SELECT count(*) FROM dispatches WHERE status = 'running' AND accepted = 1"); err != nil {
+		return err
+	}
+	if running >= limit {
+		return ErrFull
+	}
+	return nil
+}
+
+func (t *tx) claim(r dispatchRow) (cortex.Attempt, error) {
+	n := r.Attempts + 1
+	changed, err := t.exec(`UPDATE dispatches SET status = 'running', stage = 'starting', attempts = ?, retries = ?,
+			dispatched_at = ?, updated_at = ?, completed_at = NULL, pid = NULL, tty = NULL, session_name = NULL,
+			exit_code = NULL, signal = NULL, duration_s = NULL, failure_category = NULL, failure_summary = NULL,
+			stopped_by = NULL, stop_order = NULL
+		WHERE id = ? AND status = 'pending'`,
+		n, retries(n, r.GivenBack), timeText(t.now), timeText(t.now), r.ID)
+	if err != nil {
+		return cortex.Attempt{}, err
+	}
+	if changed == 0 {
+		return cortex.Attempt{}, ErrNotPending
+	}
+	t.move(cortex.Pending, cortex.Running)
+	now, err := t.row(r.ID)
+	return cortex.Attempt{Dispatch: now.dispatch(), Number: n}, err
+}
+
+// retries is how many attempts were used beyond the first.
+func retries(attempts, givenBack int) int { return max(attempts-1-givenBack, 0) }
+
+// Started records the process of an attempt, all of it in one update. ErrNotRunning where the row is not that of a running
+// dispatch in this attempt any more; one of an older attempt (the copy of a database that was restored) is brought to it.
+func (s *Store) Started(ctx context.Context, id int64, attempt int, pid int64, tty, session string) error {
+	err := s.do(ctx, func(t *tx) error {
+		n, err := t.exec(`UPDATE dispatches SET pid = ?, tty = ?, session_name = ?, updated_at = ?, attempts = ?,
+				stage = CASE WHEN stage IN ('starting', '') OR stage IS NULL THEN 'running' ELSE stage END
+			WHERE id = ? AND status = 'running' AND attempts <= ? AND finished_attempt < ?`,
+			pid, tty, session, timeText(t.now), attempt, id, attempt, attempt)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrNotRunning
+		}
+		r, err := t.row(id)
+		if err != nil {
+			return err
+		}
+		return t.about(r.dispatch(), cortex.Event{Type: cortex.EventDispatchStarted,
+			Message: fmt.Sprintf("Dispatch %d started in session %s", id, session),
+			Details: details(map[string]any{"attempt": attempt, "pid": pid, "tty": tty, "session": session})})
+	})
+	return wrap(err, "record the start of dispatch", id)
+}
+
+func wrap(err error, deed string, id int64) error {
+	if err != nil {
+		return fmt.Errorf("%s %d: %w", deed, id, err)
+	}
+	return nil
+}
+
+// GiveBack makes a claimed dispatch pending again, of which nothing was started; it uses up no retry. ErrNotRunning.
+func (s *Store) GiveBack(ctx context.Context, id int64, attempt int, why string) error {
+	err := s.do(ctx, func(t *tx) error {
+		r, err := t.row(id)
+		if err != nil {
+			return err
+		}
+		n, err := t.exec(`UPDATE dispatches SET status = 'pending', stage = '', dispatched_at = NULL, pid = NULL, tty = NULL,
+				session_name = NULL, stop_order = NULL, updated_at = ?, given_back = ?, last_given_back = ?, retries = ?
+			WHERE id = ? AND status = 'running' AND attempts = ?`,
+			timeText(t.now), r.GivenBack+1, attempt, retries(attempt, r.GivenBack+1), id, attempt)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrNotRunning
+		}
+		t.move(cortex.Running, cortex.Pending)
+		return t.about(r.dispatch(), cortex.Event{Type: cortex.EventDispatchGivenBack,
+			Message: fmt.Sprintf("Dispatch %d is pending again, nothing of it was started: %s", id, why),
+			Details: details(map[string]any{"attempt": attempt, "why": why})})
+	})
+	return wrap(err, "give back dispatch", id)
+}
+
+// SetStage sets the stage of a running dispatch, and records ev where it is not nil. A row that is not running, ended by
+// hand say, keeps its own; ev is recorded all the same. ErrNotFound.
+func (s *Store) SetStage(ctx context.Context, id int64, stage cortex.Stage, ev *cortex.Event) error {
+	err := s.do(ctx, func(t *tx) error {
+		_, err := t.exec("UPDATE dispatches SET stage = ?, updated_at = ? WHERE id = ? AND status = 'running'",
+			string(stage), timeText(t.now), id)
+		if err != nil {
+			return err
+		}
+		r, err := t.row(id)
+		if err != nil || ev == nil {
+			return err
+		}
+		return t.about(r.dispatch(), *ev)
+	})
+	return wrap(err, "set the stage of dispatch", id)
+}
+
+// End is how an attempt ended.
+type End struct {
+	Attempt     int
+	Status      cortex.Status // an ended one
+	Category    cortex.Category
+	Summary     string
+	ExitCode    *int
+	Signal      *int
+	CompletedAt time.Time // now where zero
+	DurationS   *float64
+	StoppedBy   cortex.Stopper
+	PID         *int64 // these three fill what Started could not write
+	TTY         string
+	Session     string
+	Event       cortex.Event // none where it has no type
+}
+
+// Finish records the end of an attempt that lived, with its event, and returns the row as it is then. A status failed or
+// cancelled that an operator has written into the row meanwhile stays, with stopped_by operator; what the operator left open
+// is filled in. An end that is recorded already, of this attempt or a later one, is not recorded again. ErrNotFound where
+// the row was deleted: PutBack first.
+func (s *Store) Finish(ctx context.Context, id int64, e End) (cortex.Dispatch, error) {
+	if !e.Status.Ended() {
+		return cortex.Dispatch{}, fmt.Errorf("finish dispatch %d: status %q is no end", id, e.Status)
+	}
+	var d cortex.Dispatch
+	err := s.do(ctx, func(t *tx) error {
+		r, err := t.row(id)
+		if err != nil {
+			return err
+		}
+		// A row that a person wrote as running has no attempt, and no end of it can be on record.
+		byHand := r.Accepted != 1 && !cortex.Status(r.Status).Ended()
+		if !liveIn(r, e.Attempt) && !byHand {
+			d = r.dispatch()
+			return nil
+		}
+		if err := t.finish(r, e); err != nil {
+			return err
+		}
+		if r, err = t.row(id); err != nil {
+			return err
+		}
+		d = r.dispatch()
+		return t.about(d, e.Event)
+	})
+	if err != nil {
+		return cortex.Dispatch{}, fmt.Errorf("record the end of dispatch %d: %w", id, err)
+	}
+	return d, nil
+}
+
+// liveIn reports whether attempt is the row's newest and has neither an end on record nor was given back: whatever the
+// status says, an operator may have written that. There is no attempt 0.
+func liveIn(r dispatchRow, attempt int) bool {
+	return attempt > 0 && r.FinishedAttempt < attempt && r.LastGivenBack < attempt && r.Attempts <= attempt
+}
+
+// stoppedByHand reports whether an operator's word in the row ends the dispatch.
+func stoppedByHand(status string) bool {
+	return status == string(cortex.Failed) || status == string(cortex.Cancelled)
+}
+
+// Apply shows in d what Finish will record of it, for whoever asks while the database is locked.
+func (e End) Apply(d cortex.Dispatch) cortex.Dispatch {
+	d.Status, d.Stage, d.FailureCategory, d.FailureSummary = e.Status, cortex.StageNone, e.Category, e.Summary
+	d.ExitCode, d.Signal, d.DurationS, d.StoppedBy = e.ExitCode, e.Signal, e.DurationS, e.StoppedBy
+	d.CompletedAt = nil
+	if !e.CompletedAt.IsZero() {
+		at := e.CompletedAt
+		d.CompletedAt = &at
+	}
+	if d.PID == nil {
+		d.PID = e.PID
+	}
+	d.TTY, d.SessionName = cmp.Or(d.TTY, e.TTY), cmp.Or(d.SessionName, e.Session)
+	return d
+}
+
+func (t *tx) finish(r dispatchRow, e End) error {
+	if e.CompletedAt.IsZero() {
+		e.CompletedAt = t.now
+	}
+	var began any // where a restored row does not know it
+	if e.DurationS != nil {
+		began = timeText(e.CompletedAt.Add(-time.Duration(*e.DurationS * float64(time.Second))))
+	}
+	t.ended = true
+	facts := []any{int64OrNil(e.PID), e.TTY, e.Session, began, timeText(t.now), e.Attempt, max(e.Attempt, r.Attempts)}
+	const common = `pid = COALESCE(pid, ?), tty = COALESCE(NULLIF(tty, ''), NULLIF(?, '')),
+		session_name = COALESCE(NULLIF(session_name, ''), NULLIF(?, '')), dispatched_at = COALESCE(dispatched_at, ?),
+		updated_at = ?, finished_attempt = ?, attempts = ?, stage = '', stop_order = NULL`
+	if stoppedByHand(r.Status) {
+		_, err := t.exec(`UPDATE dispatches SET `+common+`, stopped_by = 'operator',
+				failure_category = COALESCE(NULLIF(failure_category, ''), NULLIF(?, '')),
+				failure_summary = COALESCE(NULLIF(failure_summary, ''), NULLIF(?, '')),
+				exit_code = COALESCE(exit_code, ?), signal = COALESCE(signal, ?), completed_at = COALESCE(completed_at, ?),
+				duration_s = COALESCE(duration_s, ?)
+			WHERE id = ?`, append(facts, string(e.Category), e.Summary, e.ExitCode, e.Signal, timeText(e.CompletedAt),
+			e.DurationS, r.ID)...)
+		return err
+	}
+	t.move(cortex.Status(r.Status), e.Status)
+	_, err := t.exec(`UPDATE dispatches SET `+common+`, status = ?, stopped_by = NULLIF(?, ''), failure_category = NULLIF(?, ''),
+			failure_summary = NULLIF(?, ''), exit_code = ?, signal = ?, completed_at = ?, duration_s = ?
+		WHERE id = ?`, append(facts, string(e.Status), string(e.StoppedBy), string(e.Category), e.Summary, e.ExitCode, e.Signal,
+		timeText(e.CompletedAt), e.DurationS, r.ID)...)
+	return err
+}
+
+func int64OrNil(p *int64) any {
+	if p == nil {
+		return nil
+	}
+	return *p
+}
+
+// PutBack makes the row of a dispatch that lives in attempt running again, after somebody has written another status than
+// failed or cancelled into it or deleted it, and records ev. What a deleted row knew comes from spec and runs/. Where it is
+// running, was stopped by hand or has ended meanwhile nothing is changed.
+func (s *Store) PutBack(ctx context.Context, spec record.Spec, attempt int, stage cortex.Stage, ev cortex.Event) error {
+	live := s.liveFacts(spec.ID, attempt)
+	err := s.do(ctx, func(t *tx) error {
+		r, err := t.row(spec.ID)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			if err := t.insertSpec(spec, cortex.Running, attempt); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		case r.Status == string(cortex.Running) || stoppedByHand(r.Status) || !liveIn(r, attempt):
+			return nil
+		default:
+			t.move(cortex.Status(r.Status), cortex.Running)
+		}
+		_, err = t.exec(`UPDATE dispatches SET status = 'running', stage = ?, attempts = ?, completed_at = NULL, updated_at = ?,
+				pid = COALESCE(pid, ?), tty = COALESCE(tty, ?), session_name = COALESCE(session_name, ?),
+				dispatched_at = COALESCE(dispatched_at, ?)
+			WHERE id = ?`, string(stage), attempt, timeText(t.now), live.pid, live.tty, live.session, live.began, spec.ID)
+		if err != nil {
+			return err
+		}
+		return t.about(RowOf(spec), ev)
+	})
+	return wrap(err, "put back dispatch", spec.ID)
+}
+
+// liveFacts is what runs/ knows of an attempt that lives; NULLs for what it does not.
+func (s *Store) liveFacts(id int64, attempt int) (f struct{ pid, tty, session, began any }) {
+	dir, err := record.OpenDir(s.runs, id, attempt)
+	if err != nil {
+		return f
+	}
+	defer dir.Close()
+	var claim record.Claim
+	if dir.Read(record.ClaimFile, &claim) == nil && !claim.Revoked {
+		f.session, f.began = claim.Session, timeText(claim.At)
+	}
+	var started record.Started
+	if dir.Read(record.StartedFile, &started) == nil {
+		f.pid, f.tty = started.Agent.PID, started.TTY
+	}
+	return f
+}
+
+// OrderStop records that an attempt is being stopped, within 1 s: in the database, else in the stop journal. It says which.
+// ErrNotRunning where the row is not that of a running dispatch in this attempt; ev is recorded all the same where a person
+// ended the row by hand. ctx is not looked at, as with Pause.
+func (s *Store) OrderStop(ctx context.Context, id int64, attempt int, order record.Order, ev cortex.Event) (string, error) {
+	now := s.now()
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), stopTimeout, ErrLocked)
+	defer cancel()
+	err := s.do(ctx, func(t *tx) error { return t.orderStop(id, attempt, order, ev) })
+	switch {
+	case err == nil:
+		return RecordedDatabase, nil
+	case errors.Is(err, ErrNotRunning) || errors.Is(err, ErrNotFound) || !s.journalHelps(err):
+		return "", wrap(err, "order the stop of dispatch", id)
+	}
+	e, jerr := s.journal.append(entry{Op: opStop, At: now, ID: id, Attempt: attempt, Order: &order, Event: &ev})
+	if jerr != nil {
+		return "", wrap(errors.Join(err, jerr), "order the stop of dispatch", id)
+	}
+	s.mem.addOrder(e)
+	s.poke()
+	return RecordedJournal, nil
+}
+
+func (t *tx) orderStop(id int64, attempt int, order record.Order, ev cortex.Event) error {
+	r, err := t.row(id)
+	if err != nil {
+		return err
+	}
+	if !liveIn(r, attempt) {
+		return ErrNotRunning
+	}
+	text, err := json.Marshal(order)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`UPDATE dispatches SET stage = CASE status WHEN 'running' THEN 'cancelling' ELSE stage END, stop_order = ?,
+		updated_at = ? WHERE id = ?`, string(text), timeText(t.now), id)
+	if err != nil {
+		return err
+	}
+	return t.about(r.dispatch(), ev)
+}
+
+// StopOrders is the stop that is on record for each row that is being stopped, by id.
+func (s *Store) StopOrders(ctx context.Context) (map[int64]*record.Order, error) {
+	rows, err := s.stopRows(ctx)
+	all := make(map[int64]*record.Order, len(rows))
+	for _, r := range rows {
+		order := &record.Order{}
+		if json.Unmarshal([]byte(r.StopOrder), order) != nil { // scribbled over by hand: a stop all the same
+			order = &record.Order{Format: record.Format, By: string(cortex.ByOperator)}
+		}
+		all[r.ID] = order
+	}
+	return all, err
+}
+
+// CancelPending cancels a dispatch that has not started: runs/<id>/cancelled.json first (best effort, since it needs room),
+// then the row, within 1 s; else the order goes into the stop journal, and Claim refuses the dispatch from then on. It
+// returns the row and where the order was made durable. ErrNotPending, ErrNotFound.
+func (s *Store) CancelPending(ctx context.Context, id int64, actor string) (cortex.Dispatch, string, error) {
+	now := s.now()
+	wctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), stopTimeout, ErrLocked)
+	defer cancel()
+	var d cortex.Dispatch
+	err := s.do(wctx, func(t *tx) (err error) {
+		d, err = t.cancelPending(id, actor, now)
+		return err
+	})
+	if err == nil {
+		return d, RecordedDatabase, nil
+	}
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotPending) || !s.journalHelps(err) {
+		return cortex.Dispatch{}, "", wrap(err, "cancel dispatch", id)
+	}
+	d, jerr := s.journalCancel(context.WithoutCancel(ctx), id, actor, now)
+	if jerr != nil {
+		s.removeCancelled(id)
+		return cortex.Dispatch{}, "", wrap(errors.Join(jerr, err), "cancel dispatch", id)
+	}
+	return d, RecordedJournal, nil
+}
+
+// journalCancel is CancelPending without the database. What it can't read there it knows from runs/.
+func (s *Store) journalCancel(ctx context.Context, id int64, actor string, now time.Time) (cortex.Dispatch, error) {
+	d, err := s.Get(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return d, err
+	case err != nil:
+		dir, err := record.OpenDir(s.runs, id, 0)
+		if err != nil {
+			return d, ErrNotFound
+		}
+		defer dir.Close()
+		if dir.Exists("1") {
+			return d, ErrNotPending // an attempt was begun; its supervisor knows more
+		}
+		d = cortex.Dispatch{ID: id}
+	case d.Status != cortex.Pending && d.Status != cortex.PendingRetry:
+		return d, ErrNotPending
+	}
+	e, err := s.journal.append(entry{Op: opCancel, At: now, ID: id, Actor: actor})
+	if err != nil {
+		return d, err
+	}
+	s.mem.addOrder(e)
+	s.writeCancelled(id, actor, now)
+	s.poke()
+	d.Status, d.Stage, d.CompletedAt, d.StoppedBy = cortex.Cancelled, cortex.StageNone, &now, cortex.ByOperator
+	return d, nil
+}
+
+func (t *tx) cancelPending(id int64, actor string, at time.Time) (cortex.Dispatch, error) {
+	r, err := t.row(id)
+	if err != nil {
+		return cortex.Dispatch{}, err
+	}
+	from := cortex.Status(r.Status)
+	if (from != cortex.Pending && from != cortex.PendingRetry) || liveIn(r, r.Attempts) {
+		return cortex.Dispatch{}, ErrNotPending
+	}
+	_, err = t.exec(`UPDATE dispatches SET status = 'cancelled', stage = '', completed_at = ?, updated_at = ?,
+		stopped_by = 'operator' WHERE id = ?`, timeText(at), timeText(t.now), id)
+	if err != nil {
+		return cortex.Dispatch{}, err
+	}
+	t.move(from, cortex.Cancelled)
+	t.ended = true
+	if r, err = t.row(id); err != nil {
+		return cortex.Dispatch{}, err
+	}
+	message := fmt.Sprintf("Dispatch %d cancelled before it started", id)
+	if actor != "" {
+		message += " by " + actor
+	}
+	if err := t.about(r.dispatch(), cortex.Event{Type: cortex.EventDispatchCancelled, Message: message, CreatedAt: &at,
+		Details: details(map[string]any{"by": actor})}); err != nil {
+		return cortex.Dispatch{}, err
+	}
+	// Last, when nothing but the commit can fail any more: a verdict must not stand beside a dispatch that is claimed.
+	if r.Accepted == 1 {
+		t.s.writeCancelled(id, actor, at)
+	}
+	return r.dispatch(), nil
+}
+
+// writeCancelled puts the verdict into runs/, so that the cancel is known without the database.
+func (s *Store) writeCancelled(id int64, actor string, at time.Time) {
+	dir, err := record.OpenDir(s.runs, id, 0)
+	if err == nil {
+		defer dir.Close()
+		err = dir.Write(record.CancelledFile, record.Verdict{Format: record.Format, Kind: record.VerdictCancelled,
+			Detail: "cancelled before it started", Proven: true, Actor: actor, At: at})
+	}
+	if err != nil {
+		s.log.Warn("the verdict on a cancelled dispatch can't be written", "dispatch", id, "err", err)
+	}
+}
+
+// removeCancelled takes the verdict of a cancel back that could not be recorded anywhere else.
+func (s *Store) removeCancelled(id int64) {
+	dir, err := record.OpenDir(s.runs, id, 0)
+	if err == nil {
+		defer dir.Close()
+		err = dir.Remove(record.CancelledFile)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Error("the verdict of a cancel that failed can't be removed", "dispatch", id, "err", err)
+	}
+}

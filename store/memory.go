@@ -1,0 +1,183 @@
+package store
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"cortex"
+)
+
+// memory is what must be known without waiting for the database: counts, the holds in force, and the orders that are so far
+// only in the stop journal. The write loop publishes into it after each commit, before anybody is told of that.
+type memory struct {
+	mu        sync.RWMutex
+	counts    map[cortex.Status]int // guarded by mu
+	holds     []cortex.Hold         // rows that are not lifted; guarded by mu
+	orders    []entry               // journalled, not in the database; guarded by mu
+	accepting map[int64]bool        // committed, but spec.json is not there yet; guarded by mu
+	failures  int64                 // guarded by mu
+	changed   chan struct{}         // closed at the next change; guarded by mu
+}
+
+func newMemory() *memory {
+	return &memory{counts: map[cortex.Status]int{}, accepting: map[int64]bool{}, changed: make(chan struct{})}
+}
+
+// stored returns the holds of rows and journal in force at now.
+func (m *memory) stored(now time.Time) []cortex.Hold {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	held := []cortex.Hold{}
+	for _, h := range m.holds {
+		if h.InForce(now) {
+			held = append(held, h)
+		}
+	}
+	return append(held, m.journalled(now)...)
+}
+
+// journalled returns the holds of the journal in force at now. The caller holds mu.
+func (m *memory) journalled(now time.Time) []cortex.Hold {
+	var held []cortex.Hold
+	for _, e := range m.orders {
+		if e.Op == opPause && e.Hold != nil && e.Hold.InForce(now) {
+			held = append(held, *e.Hold)
+		}
+	}
+	return held
+}
+
+// notStarted reports whether dispatch id may not be started for a reason that only memory knows: a journalled hold over d,
+// a journalled cancel, or a spec that is not in its place yet.
+func (m *memory) notStarted(d cortex.Dispatch, now time.Time) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.accepting[d.ID] {
+		return ErrNotPending
+	}
+	for _, h := range m.journalled(now) {
+		if h.Covers(d) {
+			return ErrHeld
+		}
+	}
+	for _, e := range m.orders {
+		if e.Op == opCancel && e.ID == d.ID {
+			return ErrHeld
+		}
+	}
+	return nil
+}
+
+// excluded lists the dispatches that Pending leaves out for notStarted's last two reasons.
+func (m *memory) excluded() map[int64]bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	out := maps.Clone(m.accepting)
+	for _, e := range m.orders {
+		if e.Op == opCancel {
+			out[e.ID] = true
+		}
+	}
+	return out
+}
+
+// setAccepting says whether id is committed but not yet to be started.
+func (m *memory) setAccepting(id int64, on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if on {
+		m.accepting[id] = true
+	} else {
+		delete(m.accepting, id)
+	}
+}
+
+// addOrder puts a journalled order in force.
+func (m *memory) addOrder(e entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.orders = append(m.orders, e)
+}
+
+// waitingOrders are the journalled orders that the database does not have yet.
+func (m *memory) waitingOrders() []entry {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Clone(m.orders)
+}
+
+// publish takes over what a committed transaction changed.
+func (m *memory) publish(t *tx) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t.counts != nil {
+		m.counts, m.failures = t.counts, t.failures
+	}
+	m.failures += int64(max(t.moved[cortex.Failed], 0))
+	for status, n := range t.moved {
+		m.counts[status] += n
+	}
+	if t.held != nil {
+		m.holds = *t.held
+	}
+	m.orders = slices.DeleteFunc(m.orders, func(e entry) bool { return t.applied[e.Key] })
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// Changed returns a channel that is closed when anything in the database has changed since: take it, look, then wait.
+func (s *Store) Changed() <-chan struct{} {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	return s.mem.changed
+}
+
+// Failures is how many dispatches have ended as failed since the database was made. It never falls, whatever rows are
+// deleted, and never waits.
+func (s *Store) Failures() float64 {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	return float64(s.mem.failures)
+}
+
+// Counts is how many dispatches there are by status. It never waits; before the database could be read for the first time
+// all are 0.
+func (s *Store) Counts() map[cortex.Status]int {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	out := make(map[cortex.Status]int, len(cortex.Statuses))
+	for _, status := range cortex.Statuses {
+		out[status] = max(s.mem.counts[status], 0)
+	}
+	return out
+}
+
+// Holds is what is in force now: rows, those that are so far only in the stop journal, and, while the database can't be
+// written, a computed one of kind db. It never waits.
+func (s *Store) Holds() []cortex.Hold {
+	held := s.mem.stored(s.now())
+	if h, ok := s.lockHold(); ok {
+		held = append(held, h)
+	}
+	return held
+}
+
+// paused reports whether a stored or journalled hold of scope all is in force: then the main file stays as it is.
+func (s *Store) paused() bool {
+	return slices.ContainsFunc(s.mem.stored(s.now()), func(h cortex.Hold) bool { return h.Scope == cortex.ScopeAll })
+}
+
+// NextExpiry is when the next hold ends by itself, which may be past: then Expire is due.
+func (s *Store) NextExpiry() (time.Time, bool) {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	var next time.Time
+	for _, h := range s.mem.holds {
+		if h.Until != nil && (next.IsZero() || h.Until.Before(next)) {
+			next = *h.Until
+		}
+	}
+	return next, !next.IsZero()
+}
