@@ -1,0 +1,70 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/providers/structs"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// FuzzLoad holds Load to this for any text: it never panics; each problem is one printable line that names the file;
+// and where it finds none, go-toml itself takes the text for TOML and every setting is within its limits.
+func FuzzLoad(f *testing.F) {
+	f.Add(everyKey)
+	f.Add("[scheduler]\nmax_concurrent_dispatches = 15")
+	f.Add("log = {level = 'warn'}\nscheduler.max_concurrent_dispatches = +0x1")
+	f.Add("[api]\nallowed_hosts = [\n\"a\" \"b\"\n]\n[log\nlevel=\n\"\"\"\n\xff")
+	f.Add("[[x]]\na=1\n[[x.y]]\n[x]\n[a.b]\n[a]\n= \n\"\\uD800\"=1\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > 4096 {
+			return
+		}
+		layer, problems := readTOML("f.toml", []byte(text))
+		cfg, err := merge(structs.Provider(Defaults(), "koanf"), confmap.Provider(layer.values, "."))
+		if err != nil {
+			t.Fatalf("values that can't be merged: %v", err)
+		}
+		for _, p := range problems {
+			if line := p.String(); !strings.HasPrefix(line, "f.toml:") || strings.ContainsAny(line, "\n\r\x1b") || p.Line < 1 {
+				t.Errorf("problem %q", line)
+			}
+		}
+		if len(problems) > 0 {
+			return
+		}
+		var tree map[string]any
+		if err := toml.Unmarshal([]byte(strings.TrimPrefix(text, "\ufeff")), &tree); err != nil {
+			t.Fatalf("no problem found, but go-toml says %v", err)
+		}
+		for path := range layer.values {
+			table, name, _ := strings.Cut(path, ".")
+			if inner, ok := tree[table].(map[string]any); !ok || inner[name] == nil {
+				t.Errorf("%s is set, but not in the file", path)
+			}
+		}
+		checkLimits(t, cfg)
+	})
+}
+
+// checkLimits holds each field of cfg to the limits of its key.
+func checkLimits(t *testing.T, cfg Config) {
+	t.Helper()
+	for _, k := range keys {
+		value := byTag(t, byTag(t, reflect.ValueOf(cfg), k.table), k.name).Interface()
+		entries := []any{value}
+		if list, ok := value.([]string); ok {
+			entries = nil
+			for _, e := range list {
+				entries = append(entries, e)
+			}
+		}
+		for _, e := range entries {
+			if !k.ok(e) {
+				t.Errorf("%s is %v", k.path(), e)
+			}
+		}
+	}
+}
