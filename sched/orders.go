@@ -1,0 +1,80 @@
+package sched
+
+import (
+	"time"
+
+	"cortex"
+)
+
+// Status is what the scheduler knows of itself and of what lives: from memory, so that asking never waits for the database.
+type Status struct {
+	State      string // running, paused or draining
+	StartedAt  time.Time
+	LastTick   time.Time // last pass of the loop
+	PausedAt   *time.Time
+	ResumedAt  *time.Time // nil while paused; the start of the daemon when that was not paused
+	PausedBy   string
+	Reason     string
+	ResumeAt   *time.Time // when the pause ends by itself
+	Holds      []cortex.Hold
+	Counts     map[cortex.Status]int
+	Running    int // what lives
+	Pending    int // what waits, retries included
+	Unrecorded int // ends that are on disk and not yet in the database
+
+	MaxConcurrent    int
+	RecentDispatches int // started since the last pause or resume, within the last 5 minutes
+}
+
+// States of the scheduler.
+const (
+	StateRunning = "running"
+	StatePaused  = "paused"
+)
+
+// PauseOrder is an operator's word to start nothing more.
+type PauseOrder struct {
+	Reason string
+	By     string
+	Via    string
+	TTL    time.Duration // 0: until it is lifted
+}
+
+// Where an order was made durable.
+const (
+	RecordedDatabase = "database"
+	RecordedJournal  = "journal"
+)
+
+// Ordered is the answer to a pause that is in force, durable, and past which nothing starts.
+type Ordered struct {
+	At       time.Time
+	Recorded string
+}
+
+// ResumeOrder is an operator's word to go on.
+type ResumeOrder struct {
+	Reason string
+	By     string
+	Via    string
+}
+
+// Resumed is the answer to a resume. Remaining are the holds of scope all that a resume does not lift.
+type Resumed struct {
+	At        time.Time
+	Remaining []cortex.Hold
+}
+
+// CancelOrder is an operator's word to end a dispatch.
+type CancelOrder struct {
+	By    string
+	Via   string
+	Grace *time.Duration // between the cancel signal and SIGKILL; nil: the dispatch's own
+}
+
+// Cancelled is the answer to a cancel that is on record. The dispatch is shown as it is now: one that runs is being
+// cancelled, and cancelled only when nothing of it is left.
+type Cancelled struct {
+	Dispatch cortex.Dispatch
+	Recorded string
+}

@@ -1,0 +1,422 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"cortex"
+	"cortex/internal/fault"
+	"cortex/runner"
+	"cortex/runner/record"
+	"cortex/tmux"
+)
+
+const (
+	// askPatience bounds a question to a runner, which answers at once unless it is stopped.
+	askPatience = 2 * time.Second
+	// reconnectMax is the longest pause between two tries to reach a runner that lives and does not answer.
+	reconnectMax = 2 * time.Second
+	// obeyPatience is how long beyond the grace a runner may take to end what it was told to stop, before the daemon does it.
+	obeyPatience = 5 * time.Second
+	// sweepPatience is how long a sweep may take before its runner must have said that processes survive.
+	sweepPatience = 30 * time.Second
+)
+
+// follower is the one goroutine of a dispatch that lives. Its fields belong to that goroutine, but for those said to be
+// guarded.
+type follower struct {
+	sup     *Supervisor
+	d       cortex.Dispatch
+	attempt int
+	log     *slog.Logger
+
+	session tmux.Session
+	timeout time.Duration // 0: none
+	verdict *record.Verdict
+	started bool // its process is on its way into the database
+
+	startCtx context.Context // ends when the start is to be given up; its cause says why
+	giveUp   context.CancelCauseFunc
+	poke     chan struct{} // an order is there
+	settled  chan struct{} // closed when it has a process, or was given back, or has ended
+	settle   func()
+	gone     chan struct{} // closed when nothing of it is left
+
+	byHand   sync.Once  // a stop by hand is carried out once
+	ordering sync.Mutex // held while an order is put on record
+	recorded string     // guarded by ordering; where the standing order is on record
+
+	mu      sync.Mutex
+	order   *record.Order // guarded by mu; the stop that is on record
+	claim   *record.Claim // guarded by mu
+	view    cortex.Stage  // guarded by mu
+	ending  bool          // guarded by mu; its end is being recorded: orders come too late
+	trouble string        // guarded by mu; what keeps it from ending, for /health
+}
+
+func newFollower(s *Supervisor, d cortex.Dispatch, attempt int) *follower {
+	f := &follower{
+		sup: s, d: d, attempt: attempt, log: s.log.With("dispatch", d.ID, "attempt", attempt),
+		poke: make(chan struct{}, 1), settled: make(chan struct{}), gone: make(chan struct{}), view: d.Stage,
+	}
+	f.settle = sync.OnceFunc(func() { close(f.settled) })
+	f.startCtx, f.giveUp = context.WithCancelCause(s.ctx)
+	return f
+}
+
+func (f *follower) attempted() cortex.Attempt {
+	return cortex.Attempt{Dispatch: f.d, Number: f.attempt}
+}
+
+func (f *follower) giveUpStart(why error) { f.giveUp(why) }
+
+func (f *follower) stage() cortex.Stage {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.view
+}
+
+func (f *follower) setClaim(c *record.Claim) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.claim = c
+}
+
+func (f *follower) claimed() *record.Claim {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.claim
+}
+
+func (f *follower) limits(spec record.Spec) {
+	f.timeout = time.Duration(spec.TimeoutMS) * time.Millisecond
+}
+
+// wait waits, and reports false when the daemon stops meanwhile.
+func (f *follower) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-f.sup.ctx.Done():
+		return false
+	}
+}
+
+// run is the follower's life: begin brings it to a point from which it can be followed.
+func (f *follower) run(begin func(*follower) bool) {
+	defer f.giveUp(nil)
+	defer f.settle()
+	if !begin(f) {
+		return
+	}
+	if f.verdict == nil && !f.follow() {
+		return
+	}
+	f.conclude()
+}
+
+// link is what a follower has of its runner at the moment.
+type link struct {
+	conn   *runner.Conn
+	states <-chan record.State
+	pause  time.Duration // before the next try to connect
+	retry  *time.Timer
+
+	limit    *time.Timer   // fires when the dispatch has used up its time
+	claimed  *time.Timer   // fires when a start that was given up has been claimed for too long without a process
+	takeover *time.Timer   // fires when a stop has not been obeyed
+	ordered  *record.Order // the order that the runner behind conn has taken
+	pressed  *record.Order // the order for which takeover runs
+}
+
+// follow stays with the runner until it has ended. It reports false when the daemon stops first.
+func (f *follower) follow() bool {
+	l := &link{retry: time.NewTimer(0), limit: newStopped(), claimed: newStopped(), takeover: newStopped()}
+	defer l.close()
+	givenUp := f.startCtx.Done()
+	for {
+		select {
+		case <-givenUp:
+			givenUp = nil
+			l.claimed.Reset(claimPatience)
+		case <-l.claimed.C:
+			f.endUnsettled(l)
+		case <-l.retry.C:
+			if ended := f.reach(l); ended {
+				return true
+			}
+			f.obey(l)
+		case st, ok := <-l.states:
+			if !ok { // the runner's end, or its death
+				l.drop()
+				l.retry.Reset(0)
+				continue
+			}
+			f.saw(l, st)
+		case <-f.poke:
+			f.obey(l)
+		case <-l.limit.C:
+			f.timeUp(l)
+		case <-l.takeover.C:
+			f.takeOver(l)
+		case <-f.sup.ctx.Done():
+			return false
+		}
+	}
+}
+
+func newStopped() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+func (l *link) drop() {
+	if l.conn != nil {
+		l.conn.Close() // whatever it says, there is nothing more to do with it
+	}
+	l.conn, l.states, l.ordered = nil, nil, nil
+}
+
+func (l *link) close() {
+	l.drop()
+	l.retry.Stop()
+	l.limit.Stop()
+	l.claimed.Stop()
+	l.takeover.Stop()
+}
+
+// reach connects to the runner, and reports whether it has ended instead.
+func (f *follower) reach(l *link) (ended bool) {
+	facts, err := runner.Look(f.sup.runs, f.d.ID, f.attempt)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		f.log.Warn("can't read the attempt's folder", "err", err)
+	}
+	if facts.Claim == nil {
+		facts.Claim = f.claimed() // the agent may have removed the file
+	}
+	if facts.Exit != nil || facts.Verdict != nil || facts.Claim == nil {
+		return true
+	}
+	f.setClaim(facts.Claim)
+	ctx, cancel := context.WithTimeout(f.sup.ctx, askPatience)
+	defer cancel()
+	conn, err := runner.Connect(ctx, f.sup.runs, f.d.ID, f.attempt, facts.Claim.Runner)
+	if err == nil {
+		l.conn, l.states, l.pause = conn, conn.States(), 0
+		f.setTrouble("")
+		return false
+	}
+	if errors.Is(err, runner.ErrGone) && runner.Dead(facts.Claim.Runner) {
+		return true
+	}
+	// It lives, and can't be reached: it has claimed and does not listen yet, or is stopped. Unknown is not dead.
+	l.pause = min(max(2*l.pause, 10*time.Millisecond), reconnectMax)
+	if l.pause == reconnectMax {
+		f.setTrouble(fmt.Sprintf("its runner (pid %d) can't be reached: %v", facts.Claim.Runner.PID, err))
+	}
+	l.retry.Reset(l.pause)
+	return false
+}
+
+// saw takes in what the runner says of itself.
+func (f *follower) saw(l *link, st record.State) {
+	if st.Agent != nil && !f.started {
+		f.hasProcess(l, st)
+	}
+	switch st.Phase {
+	case record.PhaseStuck:
+		f.survived(st.Survivors)
+		l.takeover.Stop() // it does what can be done
+	case record.PhaseWriting:
+		f.setTrouble("its exit record can't be written: " + st.Error)
+		l.takeover.Stop()
+		f.settle()
+	case record.PhaseSweeping:
+		f.setTrouble("")
+		if l.pressed != nil {
+			l.takeover.Reset(sweepPatience)
+		}
+	case record.PhaseEnded:
+		f.settle()
+	}
+}
+
+// hasProcess records the agent's process, its pty and its session in one update, and starts the clock of its timeout.
+func (f *follower) hasProcess(l *link, st record.State) {
+	f.started = true
+	f.setStage(cortex.StageRunning)
+	f.settle()
+	pid, tty, session := int64(st.Agent.PID), st.TTY, st.Session
+	fault.Point("follow.started")
+	f.sup.write("start", f.d.ID, func(ctx context.Context) error {
+		return f.sup.store.Started(ctx, f.d.ID, f.attempt, pid, tty, session)
+	})
+	if f.timeout > 0 {
+		elapsed, err := runner.Elapsed(*st.Agent)
+		if err != nil {
+			f.log.Warn("can't read the boot clock; the timeout counts from now", "err", err)
+		}
+		l.limit.Reset(max(0, f.timeout-elapsed))
+	}
+}
+
+func (f *follower) setStage(s cortex.Stage) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.order == nil || s == cortex.StageCancelFailed { // a stop that is on record stays the stage
+		f.view = s
+	}
+}
+
+func (f *follower) setTrouble(text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.trouble = text
+}
+
+// survived says that processes of the dispatch can't be killed: an error, and still running.
+func (f *follower) survived(left []record.Survivor) {
+	text := ""
+	for _, p := range left {
+		text += fmt.Sprintf("; pid %d (uid %d) %s: %s", p.PID, p.UID, p.Command, p.Why)
+	}
+	f.mu.Lock()
+	first := f.view != cortex.StageCancelFailed
+	f.view = cortex.StageCancelFailed
+	f.trouble = "processes survive SIGKILL" + text
+	f.mu.Unlock()
+	if !first {
+		return
+	}
+	event := cortex.Event{
+		Type: cortex.EventCancelFailed, Severity: cortex.Err, DispatchID: &f.d.ID, BeadID: f.d.BeadID,
+		Message: fmt.Sprintf("Dispatch %d (%s): processes survive and are tried again%s", f.d.ID, f.d.BeadID, text),
+	}
+	f.sup.write("survivors", f.d.ID, func(ctx context.Context) error {
+		return f.sup.store.SetStage(ctx, f.d.ID, cortex.StageCancelFailed, &event)
+	})
+}
+
+// conclude records how the dispatch ended. Nothing of it is left by then: its runner saw to that, or the daemon does now;
+// its session is gone; and only then its end is written.
+func (f *follower) conclude() {
+	f.mu.Lock()
+	f.ending = true
+	f.mu.Unlock()
+	f.settle() // its runner has ended, or is dead, or never was: nothing of it can start any more
+	facts, ok := f.lastFacts()
+	if !ok || !f.closeSession() {
+		return
+	}
+	end := outcome(facts)
+	end.Event = endEvent(f.d, end, time.Now())
+	fault.Point("finish.before")
+	f.sup.leave(f, &end)
+	if _, err := f.sup.store.Finish(f.sup.ctx, f.d.ID, end); err != nil {
+		if f.sup.ctx.Err() == nil {
+			f.log.Error("can't record an end; it stays in runs/ and is taken in at the next start", "err", err)
+		}
+		return
+	}
+	fault.Point("finish.after")
+	f.sup.recorded(f.d.ID)
+}
+
+// lastFacts returns what is on record of the attempt, with an exit record or a verdict in it: where there is none the daemon
+// sweeps what a dead runner left, and writes the verdict. It reports false when the daemon stops first.
+func (f *follower) lastFacts() (runner.Facts, bool) {
+	for {
+		facts, err := runner.Look(f.sup.runs, f.d.ID, f.attempt)
+		if err == nil && (facts.Exit != nil || facts.Verdict != nil) {
+			f.keepOrder(&facts)
+			return facts, true
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = f.writeVerdict(facts)
+		}
+		if err != nil {
+			f.setTrouble("its end can't be written: " + err.Error())
+			f.log.Error("can't conclude a dispatch; trying again", "err", err)
+			if !f.wait(time.Second) {
+				return facts, false
+			}
+		}
+	}
+}
+
+// keepOrder fills in a stop order that could not be written into runs/ (a full disk) and is known here or from the journal.
+func (f *follower) keepOrder(facts *runner.Facts) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if facts.Order == nil {
+		facts.Order = f.order
+	}
+}
+
+// writeVerdict writes down how an attempt ended that left no exit record, once nothing of it is left.
+func (f *follower) writeVerdict(facts runner.Facts) error {
+	v := f.verdict
+	if v == nil {
+		var err error
+		if v, err = f.lost(facts); err != nil {
+			return err
+		}
+		f.verdict = v
+	}
+	v.Format = record.Format
+	if v.At.IsZero() {
+		v.At = time.Now().UTC()
+	}
+	dir, err := record.MakeDir(f.sup.runs, f.d.ID, f.attempt)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	fault.Point("verdict.write")
+	return dir.Write(record.VerdictFile, v)
+}
+
+// closeSession closes the dispatch's own session, and no other. It returns when tmux says that it is gone; where tmux does
+// not answer it asks again. It reports false when the daemon stops first.
+func (f *follower) closeSession() bool {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, reconnectMax) {
+		err := f.killSession()
+		if err == nil {
+			return true
+		}
+		f.setTrouble("its tmux session can't be closed: " + err.Error())
+		f.log.Warn("can't close a session; trying again", "session", f.session.Name, "err", err)
+		if !f.wait(pause) {
+			return false
+		}
+	}
+}
+
+// killSession closes the session. One that is not known (the start's reply was lost, or an earlier daemon opened it) is found
+// by its tag, the attempt's folder.
+func (f *follower) killSession() error {
+	if f.session.ID != "" {
+		return f.sup.tmux.Kill(f.sup.ctx, f.session)
+	}
+	sessions, err := f.sup.tmux.Sessions(f.sup.ctx)
+	if err != nil {
+		return err
+	}
+	tag := filepath.Join(f.sup.runs, strconv.FormatInt(f.d.ID, 10), strconv.Itoa(f.attempt))
+	for _, session := range sessions {
+		if session.Tag == tag {
+			return f.sup.tmux.Kill(f.sup.ctx, session)
+		}
+	}
+	return nil
+}
