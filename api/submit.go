@@ -1,0 +1,200 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cortex"
+	"cortex/internal/fault"
+	"cortex/runner/record"
+)
+
+// Limits of what execve(2) takes. The kernel refuses what is beyond with E2BIG, and then nobody would know which one.
+const (
+	maxArg = 128<<10 - 1 // bytes of one argument or NAME=value, without its NUL (MAX_ARG_STRLEN)
+	maxAll = 2<<20 - 8<<10
+	perArg = 9 // the NUL, and the pointer that counts since Linux 4.13
+)
+
+// submission is the body of POST /dispatches.
+type submission struct {
+	command               []string
+	bead, project         string
+	agent, provider, tier string
+	workdir               string
+	env                   map[string]string
+	priority              int
+	timeout               time.Duration
+	maxRetries            int
+}
+
+// submit answers POST /dispatches: 201, when the dispatch is durable.
+func (s *Server) submit(w http.ResponseWriter, r *request) error {
+	if r.Header.Get("Idempotency-Key") != "" {
+		return notBuilt("The header Idempotency-Key")
+	}
+	sub := submission{project: "default", priority: cortex.PriorityDefault}
+	if err := decodeBody(w, r.Request, sub.fields()); err != nil {
+		return err
+	}
+	spec, err := s.specOf(sub)
+	if err != nil {
+		return err
+	}
+	fault.Point("submit.decoded")
+	d, err := s.Sched.Submit(r.Context(), spec)
+	if err != nil {
+		return err
+	}
+	fault.Point("submit.accepted")
+	w.Header().Set("Location", fmt.Sprintf("/dispatches/%d", d.ID))
+	writeJSON(w, http.StatusCreated, detailOf(d, &spec), s.log)
+	return nil
+}
+
+func (sub *submission) fields() fields {
+	return fields{
+		"command":  takeStrings(&sub.command),
+		"bead_id":  takeName(&sub.bead),
+		"project":  takeName(&sub.project),
+		"agent":    takeName(&sub.agent),
+		"provider": takeName(&sub.provider),
+		"tier":     takeName(&sub.tier),
+		"workdir":  takeString(&sub.workdir),
+		"env":      takeMap(&sub.env),
+		"priority": takeInt(&sub.priority, cortex.PriorityFirst, cortex.PriorityLast),
+		"timeout":  takeDuration(&sub.timeout, time.Millisecond, 10*365*day),
+		"max_retries": func(v value) error {
+			if err := takeInt(&sub.maxRetries, 0, 1000)(v); err != nil || sub.maxRetries == 0 {
+				return err
+			}
+			return notAvailable(v)
+		},
+		"prompt":          notAvailable,
+		"not_before":      notAvailable,
+		"after":           notAvailable,
+		"idle_timeout":    notAvailable,
+		"idempotency_key": notAvailable,
+	}
+}
+
+// specOf checks what was asked for against this host and completes it.
+func (s *Server) specOf(sub submission) (record.Spec, error) {
+	if err := sub.checkNames(); err != nil {
+		return record.Spec{}, err
+	}
+	workdir, err := checkWorkdir(sub.workdir)
+	if err != nil {
+		return record.Spec{}, err
+	}
+	if err := checkEnv(sub.env); err != nil {
+		return record.Spec{}, err
+	}
+	spec := record.Spec{
+		Format: record.Format, Bead: sub.bead, Project: sub.project,
+		Agent: sub.agent, Provider: sub.provider, Tier: sub.tier, Priority: sub.priority,
+		Command: sub.command, Env: dispatchEnv(os.Environ(), sub.env), Workdir: workdir, Stdin: record.StdinPTY,
+		TimeoutMS: sub.timeout.Milliseconds(),
+		GraceMS:   s.Config.Runner.Grace.Milliseconds(),
+		OutputMax: s.Config.Runner.OutputMax,
+		Columns:   s.Config.Runner.Columns,
+		Rows:      s.Config.Runner.Rows,
+	}
+	return spec, checkSize(spec.Command, spec.Env)
+}
+
+func (sub *submission) checkNames() error {
+	switch {
+	case len(sub.command) == 0 && sub.agent != "":
+		return notBuilt("An agent without a command")
+	case len(sub.command) == 0:
+		return &cortex.Error{Reason: cortex.ReasonMissingCommand, Message: "There is no command to run",
+			Hint: `give one as a list of its arguments: {"command": ["make", "test"], …}`}
+	case sub.command[0] == "":
+		return badValue("command[0]", "the name of the program is empty")
+	case sub.bead == "":
+		return &cortex.Error{Reason: cortex.ReasonBadValue, Message: "bead_id: want the name of the work item, got nothing",
+			Hint: `give one: {"bead_id": "cortex-abc.123", …}`}
+	case sub.project == "":
+		return badValue("project", "want a name, got nothing")
+	}
+	return nil
+}
+
+// takeName takes the name of a bead, a project and the like: one line.
+func takeName(into *string) func(value) error {
+	return func(v value) error {
+		if err := takeText(into, maxName)(v); err != nil {
+			return err
+		}
+		if strings.ContainsAny(*into, "\n\t") {
+			return badValue(v.name, "control characters are not allowed")
+		}
+		return nil
+	}
+}
+
+func tooLong(name string, got, most int) error {
+	return badValue(name, fmt.Sprintf("want at most %d bytes, got %d", most, got))
+}
+
+// checkWorkdir completes a directory and looks that one can work there, now: it may still go away before the start, and
+// then the dispatch fails with spawn_error.
+func checkWorkdir(dir string) (string, error) {
+	bad := func(what, hint string) (string, error) {
+		return "", &cortex.Error{Reason: cortex.ReasonBadWorkdir, Message: "workdir: " + what, Hint: hint}
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = "/"
+	}
+	switch {
+	case dir == "" || dir == "~":
+		dir = home
+	case strings.HasPrefix(dir, "~/"):
+		dir = filepath.Join(home, dir[2:])
+	case !filepath.IsAbs(dir):
+		return bad(fmt.Sprintf("%q is not absolute", clip(dir)), "begin it with / or ~/")
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return bad(err.Error(), "create it, or name another")
+	case !info.IsDir():
+		return bad(fmt.Sprintf("%q is not a directory", clip(dir)), "name a directory")
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.X_OK, unix.AT_EACCESS); err != nil {
+		return bad(fmt.Sprintf("%q can't be entered: %v", clip(dir), err), "chmod u+x it, or name another")
+	}
+	return dir, nil
+}
+
+// checkSize refuses what execve would.
+func checkSize(command []string, env []record.Raw) error {
+	total := 0
+	for i, arg := range command {
+		if len(arg) > maxArg {
+			return tooLong(fmt.Sprintf("command[%d]", i), len(arg), maxArg)
+		}
+		total += len(arg) + perArg
+	}
+	for _, entry := range env {
+		if len(entry) > maxArg {
+			name, _, _ := strings.Cut(string(entry), "=")
+			return tooLong("env."+name, len(entry), maxArg)
+		}
+		total += len(entry) + perArg
+	}
+	if total > maxAll {
+		return &cortex.Error{Reason: cortex.ReasonBadValue,
+			Message: fmt.Sprintf("command: with the environment it is %d bytes, and the kernel takes at most %d", total, maxAll),
+			Hint:    "hand large input to the command in a file"}
+	}
+	return nil
+}
