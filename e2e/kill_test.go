@@ -1,0 +1,197 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"cortex/internal/testenv"
+)
+
+// escapees are commands that try to outlive a cancel. Each writes the pids of what it leaves behind into the file $1, carries
+// the host's folder in its command line, and goes on for ever.
+var escapees = map[string]string{
+	"plain":       `sleep 100000 & echo $! >> "$1"; wait`,
+	"ignores":     `trap "" TERM INT HUP QUIT; echo $$ >> "$1"; while :; do sleep 1000; done`,
+	"setsid":      `setsid sh -c 'trap "" TERM; echo $$ >> "$1"; exec sleep 100000' x "$1" & wait`,
+	"daemonises":  `(setsid sh -c '(trap "" TERM HUP; exec <&- >&- 2>&-; sh -c "echo \$\$ >> \"$1\"; exec sleep 100000" x "$1" &) ' x "$1" &) ; sleep 100000`,
+	"env -i":      `env -i PATH="$PATH" setsid sh -c 'echo $$ >> "$1"; exec sleep 100000' x "$1" & sleep 100000`,
+	"nohup":       `nohup sleep 100000 > /dev/null 2>&1 & echo $! >> "$1"; sleep 100000`,
+	"stopped":     `sleep 100000 & echo $! >> "$1"; kill -STOP $!; wait`,
+	"many":        `i=0; while [ $i -lt 200 ]; do setsid sleep 100000 & echo $! >> "$1"; i=$((i+1)); done; wait`,
+	"nested tmux": `unset TMUX; TMUX_TMPDIR=$(dirname "$1") tmux -L nested -f /dev/null new-session -d "echo \$\$ >> $1; exec sleep 100000"; sleep 100000`,
+}
+
+// After a cancel nothing of the dispatch lives, whatever its command does to get away, and a bystander with the same command
+// line does.
+func TestCancelLeavesNothing(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	bystander := exec.Command("sleep", "100000")
+	if err := bystander.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { bystander.Process.Kill(); bystander.Wait() })
+	for name, script := range escapees {
+		t.Run(name, func(t *testing.T) {
+			pids := filepath.Join(h.Home, strings.ReplaceAll(name, " ", "-")+".pids")
+			id := h.Submit(name, "sh", "-c", script, "x", pids)
+			want := 1
+			if name == "many" {
+				want = 200
+			}
+			testenv.Eventually(t, "the escapee to be out", func() bool { return len(readPids(pids)) >= want })
+			code, a := h.Post("/dispatches/"+id+"/cancel?wait=60s", `{"grace":"300ms"}`)
+			if code != 200 {
+				t.Fatalf("cancel: %d %v", code, a)
+			}
+			for _, pid := range readPids(pids) {
+				if alive(pid) {
+					t.Errorf("%d lives after the cancel", pid)
+					syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+			h.WaitStatus(id, "cancelled")
+			if got := h.Field(id, "stopped_by"); got != "operator" {
+				t.Errorf("stopped_by %q", got)
+			}
+			if s := h.Sessions(); len(s) != 0 {
+				t.Errorf("sessions left: %v", s)
+			}
+		})
+	}
+	if !alive(bystander.Process.Pid) {
+		t.Error("the bystander was killed")
+	}
+}
+
+func readPids(file string) []int {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, line := range strings.Fields(string(data)) {
+		var pid int
+		if _, err := fmt.Sscan(line, &pid); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	rest := string(stat[strings.LastIndexByte(string(stat), ')')+1:])
+	return !strings.HasPrefix(strings.TrimSpace(rest), "Z")
+}
+
+// A cancel that the daemon did not live to see through is finished by the next one.
+func TestCancelIsFinishedByTheNextDaemon(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	d := h.Start()
+	pids := filepath.Join(h.Home, "pids")
+	id := h.Submit("stubborn", "sh", "-c", escapees["ignores"], "x", pids)
+	testenv.Eventually(t, "it to ignore signals", func() bool { return len(readPids(pids)) == 1 })
+	if code, a := h.Post("/dispatches/"+id+"/cancel", `{"grace":"2s"}`); code != 200 {
+		t.Fatalf("cancel: %d %v", code, a)
+	}
+	d.Kill()
+	h.Start()
+	h.WaitStatus(id, "cancelled")
+	if alive(readPids(pids)[0]) {
+		t.Error("it lives")
+	}
+}
+
+// What is ended by hand is failed, with its signal; what ends by its timeout is failed, too, and never completed.
+func TestEndsThatAreNoCancel(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	killed := h.Submit("killed", "sleep", "100000")
+	p := h.WaitRunning(killed)
+	p.Signal(syscall.SIGKILL)
+	closed := h.Submit("closed", "sleep", "100001")
+	h.WaitRunning(closed)
+	h.Tmuxes("kill-session", "-t", "="+h.Field(closed, "session_name"))
+	late := h.Cortex("submit", "--bead", "late", "--project", "p", "--timeout", "200ms", "--", "sh", "-c", `trap "exit 0" TERM; while :; do sleep 0.05; done`)
+	orphan := h.Submit("leaves-one", "sh", "-c", "sleep 100002 & exit 0")
+
+	h.WaitStatus(killed, "failed")
+	if c, x := h.Field(killed, "failure_category"), h.Field(killed, "exit_code"); c != "signal" || x != "137" {
+		t.Errorf("killed: %s, exit code %s", c, x)
+	}
+	h.WaitStatus(closed, "failed")
+	if c := h.Field(closed, "failure_category"); c != "signal" {
+		t.Errorf("closed: %s", c)
+	}
+	h.WaitStatus(late, "failed")
+	if c, by, x := h.Field(late, "failure_category"), h.Field(late, "stopped_by"), h.Field(late, "exit_code"); c != "timeout" || by != "timeout" || x != "0" {
+		t.Errorf("late: %s by %s, exit code %s", c, by, x)
+	}
+	h.WaitStatus(orphan, "completed")
+	for _, p := range h.Processes() {
+		if strings.Contains(p, "10000") {
+			t.Errorf("left: %s", p)
+		}
+	}
+}
+
+// A runner that is killed leaves nothing, and its dispatch is lost.
+func TestRunnerKilled(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	pids := filepath.Join(h.Home, "pids")
+	id := h.Submit("orphaned", "sh", "-c", `setsid sleep 100000 & echo $! >> "$1"; sleep 100000 & echo $! >> "$1"; wait`, "x", pids)
+	testenv.Eventually(t, "its children", func() bool { return len(readPids(pids)) == 2 })
+	agent := h.WaitRunning(id)
+	h.Run("sh", "-c", fmt.Sprintf("kill -9 $(ps -o ppid= -p %d)", agent.PID))
+	h.WaitStatus(id, "failed")
+	if c := h.Field(id, "failure_category"); c != "lost" {
+		t.Errorf("category %q", c)
+	}
+	for _, pid := range append(readPids(pids), agent.PID) {
+		if alive(pid) {
+			t.Errorf("%d lives", pid)
+		}
+	}
+	if h.Field(id, "exit_code") != "" {
+		t.Errorf("exit code %s of a lost one", h.Field(id, "exit_code"))
+	}
+}
+
+// The tmux server goes away: every dispatch is recorded, with its signal, nothing of them lives, and the next one gets a new
+// server.
+func TestTmuxServerKilled(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	var ids []string
+	for i := range 4 {
+		id := h.Submit(fmt.Sprint("b", i), "sh", "-c", "setsid sleep 100000 & sleep 100000")
+		h.WaitRunning(id)
+		ids = append(ids, id)
+	}
+	h.Tmuxes("kill-server")
+	for _, id := range ids {
+		h.WaitStatus(id, "failed")
+		if c := h.Field(id, "failure_category"); c != "signal" {
+			t.Errorf("dispatch %s: %s", id, c)
+		}
+	}
+	if got := h.SQL("SELECT count(*) FROM health_events WHERE event_type='tmux_lost' AND type='critical'"); got != "1" {
+		t.Errorf("%s events tmux_lost", got)
+	}
+	h.WaitStatus(h.Submit("next", "true"), "completed")
+}

@@ -1,0 +1,416 @@
+// Package testenv gives each test a host of its own: a home, a tmux socket directory, a port, the built binaries, and a check
+// at the end that nothing is left running.
+package testenv
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"cortex/proc"
+)
+
+// Patience is how long Eventually waits: long, since it is only ever used up by a test that fails.
+const Patience = 60 * time.Second
+
+// Eventually waits for a condition, looking often.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(Patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v in vain for: %s", Patience, what)
+		}
+		<-tick.C
+	}
+}
+
+// Binaries are cortex and cortex-runner, built for tests.
+type Binaries struct{ Dir string }
+
+var build = sync.OnceValues(func() (Binaries, error) { return compile("-race", "-tags=faults") })
+
+// Build builds the binaries with the race detector and the fault points, once a test program.
+func Build() (Binaries, error) { return build() }
+
+func compile(flags ...string) (Binaries, error) {
+	dir, err := os.MkdirTemp("", "cortex-bin")
+	if err != nil {
+		return Binaries{}, err
+	}
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return Binaries{}, fmt.Errorf("find the module: %w", err)
+	}
+	for name, args := range map[string][]string{"cortex": flags, "cortex-runner": {"-tags=faults"}} {
+		cmd := exec.Command("go", slices.Concat([]string{"build"}, args, []string{"-o", filepath.Join(dir, name), "./cmd/" + name})...)
+		cmd.Dir = strings.TrimSpace(string(root))
+		if name == "cortex-runner" {
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return Binaries{}, fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+	}
+	return Binaries{dir}, nil
+}
+
+// Remove removes the binaries.
+func (b Binaries) Remove() {
+	if b.Dir != "" {
+		os.RemoveAll(b.Dir)
+	}
+}
+
+// Host is a test's own host.
+type Host struct {
+	t      testing.TB
+	Bin    string // folder of the binaries
+	Home   string
+	State  string // Home/.cortex
+	Tmux   string // TMUX_TMPDIR
+	Listen string
+	Extra  []string // more environment for the daemon, such as CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES=2
+}
+
+// New makes a host. Its end stops what runs there and fails the test when something is left that should not be.
+func New(t testing.TB) *Host {
+	t.Helper()
+	bin, err := Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, err := os.MkdirTemp("/tmp", "ctx") // t.TempDir() is too long for a tmux socket's address
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Host{
+		t: t, Bin: bin.Dir, Home: filepath.Join(short, "home"), State: filepath.Join(short, "home", ".cortex"),
+		Tmux: filepath.Join(short, "tmux"), Listen: freePort(t),
+	}
+	for _, dir := range []string{h.Home, h.Tmux} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		h.Tmuxes("kill-server")
+		h.noneLeft()
+		if !t.Failed() {
+			os.RemoveAll(short)
+		}
+	})
+	return h
+}
+
+func freePort(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Environ is the environment of everything on the host.
+func (h *Host) Environ() []string {
+	return append([]string{
+		"HOME=" + h.Home, "TMUX_TMPDIR=" + h.Tmux, "PATH=" + h.Bin + ":" + os.Getenv("PATH"), "LANG=C.UTF-8",
+		"CORTEX_API__LISTEN=" + h.Listen, "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0",
+	}, h.Extra...)
+}
+
+// Command makes a command that runs on the host.
+func (h *Host) Command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Env, cmd.Dir = h.Environ(), h.Home
+	return cmd
+}
+
+// Run runs a command on the host and returns what it says on standard output; it fails the test when the command fails.
+func (h *Host) Run(name string, args ...string) string {
+	h.t.Helper()
+	out, errout, code := h.Try(name, args...)
+	if code != 0 {
+		h.t.Fatalf("%s %q: exit %d\n%s%s", name, args, code, out, errout)
+	}
+	return out
+}
+
+// Try is Run for a command that may fail.
+func (h *Host) Try(name string, args ...string) (stdout, stderr string, code int) {
+	h.t.Helper()
+	cmd := h.Command(name, args...)
+	var out, errout bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &errout, time.Second
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		h.t.Fatalf("%s %q: %v", name, args, err)
+	}
+	return out.String(), errout.String(), cmd.ProcessState.ExitCode()
+}
+
+// Cortex runs the command line and returns its standard output without the last line's end.
+func (h *Host) Cortex(args ...string) string {
+	h.t.Helper()
+	return strings.TrimSuffix(h.Run(filepath.Join(h.Bin, "cortex"), args...), "\n")
+}
+
+// SQL runs a statement with the sqlite3 command line, as an operator would.
+func (h *Host) SQL(statement string) string {
+	h.t.Helper()
+	return strings.TrimSuffix(h.Run("sqlite3", "-cmd", ".timeout 5000", filepath.Join(h.State, "cortex.db"), statement), "\n")
+}
+
+// Tmuxes runs tmux on the host's default server; that there is none is no error.
+func (h *Host) Tmuxes(args ...string) string {
+	out, _, _ := h.Try("tmux", args...)
+	return out
+}
+
+// Sessions are the names of the host's ctx- sessions.
+func (h *Host) Sessions() []string {
+	var names []string
+	for _, name := range strings.Fields(h.Tmuxes("list-sessions", "-F", "#{session_name}")) {
+		if strings.HasPrefix(name, "ctx-") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Daemon is a running cortex.
+type Daemon struct {
+	h    *Host
+	cmd  *exec.Cmd
+	log  string // a file
+	done chan struct{}
+	err  error
+}
+
+// Start starts the daemon and waits until it answers.
+func (h *Host) Start(args ...string) *Daemon {
+	h.t.Helper()
+	d := h.Launch(args...)
+	Eventually(h.t, "the daemon to answer", func() bool {
+		select {
+		case <-d.done:
+			h.t.Fatalf("the daemon ended: %v\n%s", d.err, d.Log())
+		default:
+		}
+		code, _ := h.Get("/status")
+		return code == http.StatusOK
+	})
+	return d
+}
+
+// Launch starts the daemon and does not wait. It is killed at the test's end, if it still runs.
+func (h *Host) Launch(args ...string) *Daemon {
+	h.t.Helper()
+	log, err := os.CreateTemp(filepath.Dir(h.Home), "daemon-*.log")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer log.Close()
+	d := &Daemon{h: h, cmd: h.Command(filepath.Join(h.Bin, "cortex"), args...), log: log.Name(), done: make(chan struct{})}
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := d.cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.done)
+	}()
+	h.t.Cleanup(func() {
+		d.Kill()
+		if strings.Contains(d.Log(), "DATA RACE") {
+			h.t.Errorf("the daemon has a data race")
+		}
+		if h.t.Failed() {
+			h.t.Logf("daemon %d:\n%s", d.PID(), d.Log())
+		}
+	})
+	return d
+}
+
+// PID is the daemon's.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
+// Kill kills the daemon with SIGKILL.
+func (d *Daemon) Kill() {
+	d.cmd.Process.Kill()
+	<-d.done
+}
+
+// Stop stops the daemon with SIGTERM and fails the test if it does not end well.
+func (d *Daemon) Stop() {
+	d.h.t.Helper()
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	<-d.done
+	if d.err != nil {
+		d.h.t.Fatalf("the daemon's stop: %v\n%s", d.err, d.Log())
+	}
+}
+
+// Done is closed when the daemon has ended.
+func (d *Daemon) Done() <-chan struct{} { return d.done }
+
+// ExitCode is the daemon's, once Done is closed.
+func (d *Daemon) ExitCode() int { return d.cmd.ProcessState.ExitCode() }
+
+// Log is what the daemon has said.
+func (d *Daemon) Log() string {
+	text, err := os.ReadFile(d.log)
+	if err != nil {
+		d.h.t.Error(err)
+	}
+	return string(text)
+}
+
+// Answer is a JSON answer.
+type Answer map[string]any
+
+// Get asks over TCP, as curl does.
+func (h *Host) Get(path string) (int, Answer) { return h.Ask(http.MethodGet, path, "") }
+
+// Post is Get with a body that may be empty.
+func (h *Host) Post(path, body string) (int, Answer) { return h.Ask(http.MethodPost, path, body) }
+
+// Ask sends a request over TCP, with the token. The answer is nil where it is not JSON, and the code 0 where there is none.
+func (h *Host) Ask(method, path, body string) (int, Answer) {
+	code, text := h.AskText(method, path, body)
+	var a Answer
+	if json.Unmarshal([]byte(text), &a) != nil {
+		return code, nil
+	}
+	return code, a
+}
+
+// AskText is Ask for an answer of any kind.
+func (h *Host) AskText(method, path, body string) (int, string) {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+h.Listen+path, strings.NewReader(body))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if token, err := os.ReadFile(filepath.Join(h.State, "token")); err == nil {
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, string(text)
+}
+
+// Submit submits a command and returns its id.
+func (h *Host) Submit(bead string, command ...string) string {
+	h.t.Helper()
+	return h.Cortex(slices.Concat([]string{"submit", "--bead", bead, "--project", "p", "--"}, command)...)
+}
+
+// Status is a dispatch's status, by the API.
+func (h *Host) Status(id string) string { return h.Field(id, "status") }
+
+// Field is a field of a dispatch as text, "" where it is null or the daemon does not answer.
+func (h *Host) Field(id, name string) string {
+	_, a := h.Get("/dispatches/" + id)
+	if v, ok := a[name]; ok && v != nil {
+		return fmt.Sprint(v)
+	}
+	return ""
+}
+
+// WaitStatus waits until a dispatch has a status.
+func (h *Host) WaitStatus(id, want string) {
+	h.t.Helper()
+	got := ""
+	defer func() {
+		if h.t.Failed() {
+			h.t.Logf("dispatch %s is %q", id, got)
+		}
+	}()
+	Eventually(h.t, "dispatch "+id+" to be "+want, func() bool { got = h.Status(id); return got == want })
+}
+
+// WaitRunning waits until a dispatch has its process, and returns that.
+func (h *Host) WaitRunning(id string) proc.Ident {
+	h.t.Helper()
+	var pid int
+	Eventually(h.t, "dispatch "+id+" to have a process", func() bool {
+		_, err := fmt.Sscan(h.Field(id, "pid"), &pid)
+		return err == nil && pid > 0
+	})
+	ident, err := proc.Of(pid)
+	if err != nil && h.Status(id) == "running" {
+		h.t.Fatalf("process %d of dispatch %s: %v", pid, id, err)
+	}
+	return ident
+}
+
+// Processes are the live processes of the host, found by its path in their environment or command line: the tests' commands
+// that shed their environment carry it as an argument.
+func (h *Host) Processes() []string {
+	all, err := proc.All()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	mark := []byte(filepath.Dir(h.Home))
+	var found []string
+	for _, p := range all {
+		if p.State == 'Z' || p.PID == os.Getpid() {
+			continue
+		}
+		for _, name := range []string{"environ", "cmdline"} {
+			data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.PID, name))
+			if err == nil && bytes.Contains(data, mark) {
+				found = append(found, fmt.Sprintf("%d %s %q", p.PID, p.Comm, proc.Cmdline(p.PID)))
+				break
+			}
+		}
+	}
+	return found
+}
+
+// noneLeft fails the test if anything of the host still runs, and ends it.
+func (h *Host) noneLeft() {
+	deadline := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	left := h.Processes()
+	for len(left) > 0 && time.Now().Before(deadline) {
+		<-tick.C
+		left = h.Processes()
+	}
+	for _, p := range left {
+		h.t.Errorf("left running: %s", p)
+		var pid int
+		if _, err := fmt.Sscan(p, &pid); err == nil && pid > 1 {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
