@@ -1,0 +1,59 @@
+# What is done with this checkout. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX ?= $(HOME)/.local
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: tools ## Build ./cortex and ./cortex-runner
+	CGO_ENABLED=1 go build -trimpath -ldflags '$(LDFLAGS)' -o cortex ./cmd/cortex
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o cortex-runner ./cmd/cortex-runner
+
+.PHONY: demo
+demo: tools-demo build ## See it work: a daemon, real dispatches, pause, restart, cancel, and nothing left
+	./scripts/demo.sh
+
+.PHONY: test
+test: tools-test lint ## Run all tests and checks
+	go test -race -count=1 -timeout 15m ./...
+
+.PHONY: lint
+lint: tools-test ## Check format, code, scripts and modules
+	@unformatted=$$(gofmt -l .); \
+		[ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	go vet -tags faults ./...
+	go tool staticcheck ./...
+	go tool staticcheck -tags faults ./...
+	shellcheck scripts/*.sh .ci/run e2e/testdata/drill.sh
+
+.PHONY: bench
+bench: tools-demo build ## Measure starts per second, latency and memory, as ratios to bare tmux
+	go run ./bench
+
+.PHONY: install
+install: build ## Install both programs into $(PREFIX)/bin, also while dispatches run
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 0755 cortex cortex-runner '$(DESTDIR)$(PREFIX)/bin/'
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -f cortex cortex-runner
+
+# Programs that the targets need, installed where they are missing.
+.PHONY: tools tools-demo tools-test
+tools:
+	@./scripts/tools.sh build
+tools-demo:
+	@./scripts/tools.sh build demo
+tools-test:
+	@./scripts/tools.sh build demo test
