@@ -7,6 +7,8 @@ DRILL_DAEMON=     # the daemon's pid, while it was started and not stopped
 DRILL_UNTIL=      # what the next sleep waits for
 DRILL_PATIENCE=60 # seconds; used up only by what fails
 
+: "${DRILL:?}" "${DRILL_PS:?}"
+
 exec 3>&1 4>&2
 
 # drill_begin N CONDITION: from here on all that is said goes into the files of command N, and its sleeps wait for CONDITION.

@@ -13,7 +13,7 @@ import (
 )
 
 // $CORTEX_FAULT is a comma-separated list of NAME:ACTION[:N]: at the N-th crossing (default the first) of the point NAME the
-// ACTION is taken: kill (SIGKILL to oneself), stop (SIGSTOP to oneself), or fail (Err returns ENOSPC).
+// ACTION is taken: kill (SIGKILL to oneself), stop (SIGSTOP to oneself), hang (for ever), or fail (Err returns ENOSPC).
 var (
 	mu      sync.Mutex
 	crossed = map[string]int{}
@@ -72,6 +72,8 @@ func Err(name string) error {
 	switch f.action {
 	case "kill":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	case "hang":
 		select {}
 	case "stop":
 		syscall.Kill(os.Getpid(), syscall.SIGSTOP)

@@ -1,0 +1,263 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"cortex/internal/testenv"
+)
+
+// faulty makes a host whose daemon takes an action at a fault point (internal/fault), until whole is called.
+func faulty(t *testing.T, fault string) *testenv.Host {
+	h := testenv.New(t)
+	h.Extra = []string{"CORTEX_FAULT=" + fault}
+	return h
+}
+
+func whole(h *testenv.Host) { h.Extra = nil }
+
+// once is a command that leaves a line each time it runs; ran counts them.
+func once(h *testenv.Host) []string {
+	return []string{"sh", "-c", "echo ran >> " + h.Home + "/ran; exit 7"}
+}
+
+func ran(h *testenv.Host) int {
+	text, err := os.ReadFile(filepath.Join(h.Home, "ran"))
+	if err != nil {
+		return 0
+	}
+	return strings.Count(string(text), "ran")
+}
+
+// post is Post for a daemon that may die over it: whether it answered, is not the question.
+func post(h *testenv.Host, path, body string) { h.Post(path, body) }
+
+// The daemon dies at each stop of a dispatch's way, before it is accepted: then nothing of it is there. Whoever submitted got
+// no answer.
+func TestDeathBeforeAcceptance(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"submit.decoded", "accept.spec"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := faulty(t, point+":kill")
+			d := h.Start()
+			h.Try(filepath.Join(h.Bin, "cortex"), append([]string{"submit", "--bead", "b", "--"}, once(h)...)...)
+			<-d.Done()
+			whole(h)
+			h.Start()
+			testenv.Eventually(t, "the daemon to have taken everything in", func() bool {
+				return h.SQL("SELECT count(*) FROM events WHERE event_type = 'daemon_started'") == "2"
+			})
+			if got := h.SQL("SELECT count(*) FROM dispatches"); got != "0" || ran(h) != 0 {
+				t.Errorf("%s rows, ran %d times", got, ran(h))
+			}
+			if left, err := os.ReadDir(filepath.Join(h.State, "runs")); err != nil || len(left) != 0 {
+				t.Errorf("left in runs: %v %v", left, err)
+			}
+			// The id that was on its way may be left out, and is never used twice.
+			h.WaitStatus(h.Submit("next", "true"), "completed")
+		})
+	}
+}
+
+// The daemon dies at each later stop: the dispatch runs exactly once, and its true exit status is known.
+func TestDeathAtEachStop(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{
+		"accept.committed", "submit.accepted", "claim.before", "claim.after", "start.session", "start.ready",
+		"follow.started", "finish.before", "finish.after",
+	} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := faulty(t, point+":kill")
+			d := h.Start()
+			h.Try(filepath.Join(h.Bin, "cortex"), append([]string{"submit", "--bead", "b", "--"}, once(h)...)...)
+			<-d.Done()
+			whole(h)
+			h.Start()
+			h.WaitStatus("1", "failed")
+			if x, c := h.Field("1", "exit_code"), h.Field("1", "failure_category"); x != "7" || c != "exit_nonzero" || ran(h) != 1 {
+				t.Errorf("exit code %s, %s, ran %d times", x, c, ran(h))
+			}
+			if r := h.Field("1", "retries"); r != "0" {
+				t.Errorf("%s retries: a start that was given back uses up none", r)
+			}
+			if got := h.SQL("SELECT count(*) FROM events WHERE event_type IN ('dispatch_failed') AND dispatch_id = 1"); got != "1" {
+				t.Errorf("%s events of its end", got)
+			}
+		})
+	}
+}
+
+// The daemon dies between the steps of a cancel. Once the order is on record, the next one finishes it.
+func TestDeathWithinCancel(t *testing.T) {
+	t.Parallel()
+	for point, want := range map[string]string{
+		"cancel.order": "running", "cancel.recorded": "cancelled", "cancel.effect": "cancelled",
+	} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := faulty(t, point+":kill")
+			d := h.Start()
+			id := h.Submit("b", "sleep", "100000")
+			agent := h.WaitRunning(id)
+			post(h, "/dispatches/"+id+"/cancel", `{"grace":"0s"}`)
+			<-d.Done()
+			whole(h)
+			h.Start()
+			h.WaitStatus(id, want)
+			if want == "running" {
+				if !agent.Alive() {
+					t.Error("it was ended by an order that nobody has on record")
+				}
+				post(h, "/dispatches/"+id+"/cancel?wait=30s", `{"grace":"0s"}`)
+				h.WaitStatus(id, "cancelled")
+			}
+			if agent.Alive() {
+				t.Error("it lives")
+			}
+		})
+	}
+}
+
+// The daemon dies between the steps of a pause and a resume: what it did not make durable did not happen.
+func TestDeathWithinPause(t *testing.T) {
+	t.Parallel()
+	for point, want := range map[string]string{
+		"pause.before": "running", "pause.durable": "paused", "pause.settled": "paused", "resume.before": "paused",
+	} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := faulty(t, point+":kill")
+			d := h.Start()
+			post(h, "/scheduler/pause", "")
+			if point == "resume.before" {
+				post(h, "/scheduler/resume", "")
+			}
+			<-d.Done()
+			whole(h)
+			h.Start()
+			if _, a := h.Get("/scheduler/status"); a["state"] != want {
+				t.Errorf("%v, want %s", a, want)
+			}
+		})
+	}
+}
+
+// The daemon dies before it has written how a dispatch ended whose runner was killed.
+func TestDeathBeforeVerdict(t *testing.T) {
+	t.Parallel()
+	h := faulty(t, "verdict.write:kill")
+	d := h.Start()
+	id := h.Submit("b", "sleep", "100000")
+	agent := h.WaitRunning(id)
+	killRunner(h, agent.PID)
+	<-d.Done()
+	whole(h)
+	h.Start()
+	h.WaitStatus(id, "failed")
+	if c := h.Field(id, "failure_category"); c != "lost" || agent.Alive() {
+		t.Errorf("%s, alive %v", c, agent.Alive())
+	}
+}
+
+// killRunner kills the runner of an agent.
+func killRunner(h *testenv.Host, agent int) {
+	h.Run("sh", "-c", fmt.Sprintf("kill -9 $(ps -o ppid= -p %d)", agent))
+}
+
+// submitFaulty submits a command whose runner takes an action at a fault point.
+func submitFaulty(h *testenv.Host, fault string, command ...string) string {
+	args := []string{"submit", "--bead", "b", "--env", "CORTEX_FAULT=" + fault, "--"}
+	return h.Cortex(append(args, command...)...)
+}
+
+// The runner dies at each of its steps.
+func TestRunnerDeathAtEachStep(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	for _, c := range []struct{ point, category, code string }{
+		{"pane.claimed", "lost", ""},
+		{"pane.started", "lost", ""},
+		{"pane.exit", "lost", ""},
+		{"pane.exited", "exit_nonzero", "7"}, // its exit record was durable
+	} {
+		id := submitFaulty(h, c.point+":kill", "sh", "-c", "exit 7")
+		h.WaitStatus(id, "failed")
+		if got, code := h.Field(id, "failure_category"), h.Field(id, "exit_code"); got != c.category || code != c.code {
+			t.Errorf("%s: %s, exit code %q", c.point, got, code)
+		}
+	}
+	if got := h.Sessions(); len(got) != 0 {
+		t.Errorf("sessions left: %v", got)
+	}
+}
+
+// A runner that dies before it has claimed its attempt has started nothing: the dispatch waits again, and uses up no retry.
+// That starts fail shows in the holds.
+func TestRunnerDeathBeforeClaim(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	id := submitFaulty(h, "pane.claim:kill", "true")
+	testenv.Eventually(t, "the hold", func() bool {
+		_, a := h.Get("/scheduler/status")
+		return strings.Contains(fmt.Sprint(a["holds"]), "kind:tmux")
+	})
+	if got := h.SQL("SELECT retries FROM dispatches"); got != "0" {
+		t.Errorf("%s retries", got)
+	}
+	if code, a := h.Post("/dispatches/"+id+"/cancel?wait=30s", ""); code != http.StatusOK {
+		t.Errorf("cancel: %d %v", code, a)
+	}
+	h.WaitStatus(id, "cancelled")
+}
+
+// A runner that hangs before or after its claim, and has no agent yet, keeps no pause waiting for ever. (One that is stopped
+// is continued by tmux at once.)
+func TestHangingRunner(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"pane.claim", "pane.claimed"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := testenv.New(t)
+			h.Start()
+			id := submitFaulty(h, point+":hang", "sh", "-c", "echo ran >> "+h.Home+"/ran")
+			testenv.Eventually(t, "its session", func() bool { return len(h.Sessions()) == 1 })
+			if code, a := h.Post("/scheduler/pause", ""); code != http.StatusOK {
+				t.Fatalf("pause: %d %v", code, a)
+			}
+			want := map[string]string{"pane.claim": "pending", "pane.claimed": "failed"}[point]
+			h.WaitStatus(id, want)
+			testenv.Eventually(t, "its session to go", func() bool { return len(h.Sessions()) == 0 })
+			if ran(h) != 0 {
+				t.Error("it ran after the pause was answered")
+			}
+			// Before its claim nobody knows it; it has started nothing, and would find the claim taken.
+			for _, p := range h.Processes() {
+				var pid int
+				if _, err := fmt.Sscan(p, &pid); err == nil && strings.Contains(p, "cortex-runner") {
+					syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+		})
+	}
+}
+
+// A disk without room for the exit record loses no exit status.
+func TestExitRecordIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	id := submitFaulty(h, "pane.exit.write:fail", "sh", "-c", "exit 7")
+	h.WaitStatus(id, "failed")
+	if x := h.Field(id, "exit_code"); x != "7" {
+		t.Errorf("exit code %q", x)
+	}
+}
