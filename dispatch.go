@@ -121,6 +121,8 @@ type Dispatch struct {
 	OutputTokens *int64
 	CostUSD      *float64
 
+	IdempotencyKey string // the submitter's name for the request; empty where it gave none
+
 	// Accepted is true for what came in through cortex and has a spec in runs/; a row that a person inserted has none and
 	// is never started.
 	Accepted bool

@@ -22,6 +22,7 @@ const (
 	ReasonNotFound         Reason = "not_found"
 	ReasonMethodNotAllowed Reason = "method_not_allowed"
 	ReasonNotRunning       Reason = "not_running"
+	ReasonKeyConflict      Reason = "idempotency_conflict"
 	ReasonTooLarge         Reason = "too_large"
 	ReasonWrongType        Reason = "wrong_type"
 	ReasonDBLocked         Reason = "db_locked"

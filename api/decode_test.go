@@ -86,7 +86,6 @@ func TestDecodeRefuses(t *testing.T) {
 		{"after", `{"after":[1]}`, "not_available", "after", ""},
 		{"idle_timeout", `{"idle_timeout":"1m"}`, "not_available", "idle_timeout", ""},
 		{"max_retries", `{"max_retries":1}`, "not_available", "max_retries", ""},
-		{"idempotency_key", `{"idempotency_key":"k"}`, "not_available", "idempotency_key", ""},
 		{"deep", strings.Repeat("[", 100_000), "bad_json", "depth", ""},
 	}
 	for _, c := range cases {

@@ -27,6 +27,7 @@ var statuses = map[cortex.Reason]int{
 	cortex.ReasonNotFound:         http.StatusNotFound,
 	cortex.ReasonMethodNotAllowed: http.StatusMethodNotAllowed,
 	cortex.ReasonNotRunning:       http.StatusConflict,
+	cortex.ReasonKeyConflict:      http.StatusConflict,
 	cortex.ReasonTooLarge:         http.StatusRequestEntityTooLarge,
 	cortex.ReasonWrongType:        http.StatusUnsupportedMediaType,
 	cortex.ReasonDBLocked:         http.StatusInternalServerError,

@@ -1,6 +1,9 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -32,15 +35,17 @@ type submission struct {
 	priority              int
 	timeout               time.Duration
 	maxRetries            int
+	key                   string
 }
 
-// submit answers POST /dispatches: 201, when the dispatch is durable.
+// submit answers POST /dispatches: 201, when the dispatch is durable; 200 with the dispatch that there is already where its
+// key was used for the same request.
 func (s *Server) submit(w http.ResponseWriter, r *request) error {
-	if r.Header.Get("Idempotency-Key") != "" {
-		return notBuilt("The header Idempotency-Key")
-	}
 	sub := submission{project: "default", priority: cortex.PriorityDefault}
 	if err := decodeBody(w, r.Request, sub.fields()); err != nil {
+		return err
+	}
+	if err := sub.takeHeader(r.Header.Values("Idempotency-Key")); err != nil {
 		return err
 	}
 	spec, err := s.specOf(sub)
@@ -48,12 +53,16 @@ func (s *Server) submit(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	fault.Point("submit.decoded")
-	d, err := s.Sched.Submit(r.Context(), spec)
+	d, repeated, err := s.Sched.Submit(r.Context(), spec)
 	if err != nil {
 		return err
 	}
 	fault.Point("submit.accepted")
 	w.Header().Set("Location", fmt.Sprintf("/dispatches/%d", d.ID))
+	if repeated {
+		writeJSON(w, http.StatusOK, s.detail(s.Sched.Overlay(d)), s.log)
+		return nil
+	}
 	writeJSON(w, http.StatusCreated, detailOf(d, &spec), s.log)
 	return nil
 }
@@ -80,8 +89,37 @@ func (sub *submission) fields() fields {
 		"not_before":      notAvailable,
 		"after":           notAvailable,
 		"idle_timeout":    notAvailable,
-		"idempotency_key": notAvailable,
+		"idempotency_key": takeName(&sub.key),
 	}
+}
+
+// takeHeader takes the key from the header Idempotency-Key, which may say the same as the field.
+func (sub *submission) takeHeader(given []string) error {
+	for _, key := range given {
+		quoted, err := json.Marshal(key)
+		if err != nil {
+			return err
+		}
+		was := sub.key
+		if err := takeName(&sub.key)(value{"Idempotency-Key", quoted}); err != nil {
+			return err
+		}
+		if was != "" && was != sub.key {
+			return badValue("idempotency_key", "two different keys are given")
+		}
+	}
+	return nil
+}
+
+// hash tells a repetition from another request: it is of all that was asked for but the key.
+func (sub *submission) hash() (string, error) {
+	text, err := json.Marshal(map[string]any{
+		"command": sub.command, "bead_id": sub.bead, "project": sub.project, "agent": sub.agent, "provider": sub.provider,
+		"tier": sub.tier, "workdir": sub.workdir, "env": sub.env, "priority": sub.priority, "timeout": sub.timeout,
+		"max_retries": sub.maxRetries,
+	})
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), err
 }
 
 // specOf checks what was asked for against this host and completes it.
@@ -96,9 +134,16 @@ func (s *Server) specOf(sub submission) (record.Spec, error) {
 	if err := checkEnv(sub.env); err != nil {
 		return record.Spec{}, err
 	}
+	var request string
+	if sub.key != "" {
+		if request, err = sub.hash(); err != nil {
+			return record.Spec{}, err
+		}
+	}
 	spec := record.Spec{
 		Format: record.Format, Bead: sub.bead, Project: sub.project,
 		Agent: sub.agent, Provider: sub.provider, Tier: sub.tier, Priority: sub.priority,
+		Key: sub.key, Request: request,
 		Command: sub.command, Env: dispatchEnv(os.Environ(), sub.env), Workdir: workdir, Stdin: record.StdinPTY,
 		TimeoutMS: sub.timeout.Milliseconds(),
 		GraceMS:   s.Config.Runner.Grace.Milliseconds(),

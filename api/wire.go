@@ -68,6 +68,7 @@ type Dispatch struct {
 	InputTokens     *int64   `json:"input_tokens"`
 	OutputTokens    *int64   `json:"output_tokens"`
 	CostUSD         *float64 `json:"cost_usd"`
+	IdempotencyKey  *string  `json:"idempotency_key"`
 }
 
 func dispatchOf(d cortex.Dispatch) Dispatch {
@@ -82,6 +83,7 @@ func dispatchOf(d cortex.Dispatch) Dispatch {
 		Attempts: d.Attempts, Retries: d.Retries,
 		FailureCategory: wordOf(d.FailureCategory), FailureSummary: wordOf(d.FailureSummary), StoppedBy: wordOf(d.StoppedBy),
 		InputTokens: d.InputTokens, OutputTokens: d.OutputTokens, CostUSD: d.CostUSD,
+		IdempotencyKey: wordOf(d.IdempotencyKey),
 	}
 }
 

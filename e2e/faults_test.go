@@ -261,3 +261,35 @@ func TestExitRecordIsTriedAgain(t *testing.T) {
 		t.Errorf("exit code %q", x)
 	}
 }
+
+// A submit that is repeated with its key, over a crash of the daemon at any step, is one dispatch.
+func TestRepeatedSubmit(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"submit.decoded", "accept.spec", "accept.committed", "submit.accepted", "finish.after"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := faulty(t, point+":kill")
+			d := h.Start()
+			body := fmt.Sprintf(`{"bead_id":"b","idempotency_key":"night-1","command":["sh","-c","echo ran >> %s/ran; exit 7"]}`, h.Home)
+			post(h, "/dispatches", body)
+			<-d.Done()
+			whole(h)
+			h.Start()
+			code, a := h.Post("/dispatches", body)
+			if want := map[bool]int{true: http.StatusCreated, false: http.StatusOK}[strings.HasPrefix(point, "submit.d") || point == "accept.spec"]; code != want {
+				t.Errorf("%d %v, want %d", code, a, want)
+			}
+			id := fmt.Sprint(a["id"])
+			h.WaitStatus(id, "failed")
+			if code, a := h.Post("/dispatches", body); code != http.StatusOK || fmt.Sprint(a["id"]) != id || a["status"] != "failed" {
+				t.Errorf("after its end: %d %v", code, a)
+			}
+			if code, a := h.Post("/dispatches", strings.Replace(body, `"b"`, `"c"`, 1)); code != http.StatusConflict || a["reason"] != "idempotency_conflict" {
+				t.Errorf("another request: %d %v", code, a)
+			}
+			if got := h.SQL("SELECT count(*) FROM dispatches"); got != "1" || ran(h) != 1 {
+				t.Errorf("%s dispatches, ran %d times", got, ran(h))
+			}
+		})
+	}
+}

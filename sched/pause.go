@@ -10,16 +10,17 @@ import (
 	"cortex/store"
 )
 
-// Submit accepts a dispatch: it is durable when this returns. The spec's id and time are filled in.
-func (s *Scheduler) Submit(ctx context.Context, spec record.Spec) (cortex.Dispatch, error) {
+// Submit accepts a dispatch: it is durable when this returns. The spec's id and time are filled in. Repeated is true where
+// the same request was accepted before under the same key: that one's dispatch is returned.
+func (s *Scheduler) Submit(ctx context.Context, spec record.Spec) (d cortex.Dispatch, repeated bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, store.WriteTimeout)
 	defer cancel()
-	d, err := s.store.Accept(ctx, spec)
+	d, repeated, err = s.store.Accept(ctx, spec)
 	if err != nil {
-		return cortex.Dispatch{}, err
+		return cortex.Dispatch{}, false, err
 	}
 	s.Wake()
-	return d, nil
+	return d, repeated, nil
 }
 
 // Pause is durable and a barrier when it returns: every earlier claim has got its process or was given back, so that nothing

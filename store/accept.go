@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,16 +18,19 @@ import (
 // Accept takes a dispatch in: its spec is durable in runs/<id>/ before its row is committed, and in its final place before
 // Accept returns, so that neither a crash nor a lost database loses it. The id, the format and, where it has none, the
 // time of spec are set here. On an error nothing of it is left. It waits for the database at most WriteTimeout.
-func (s *Store) Accept(ctx context.Context, spec record.Spec) (cortex.Dispatch, error) {
+//
+// Where the spec has a key that was used, nothing is taken in: for the same request its dispatch is returned as repeated, for
+// another the error is ErrKeyUsed.
+func (s *Store) Accept(ctx context.Context, spec record.Spec) (d cortex.Dispatch, repeated bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, WriteTimeout, ErrLocked)
 	defer cancel()
 	select {
 	case <-s.ready: // only now are the ids known that the database has used
 	case <-ctx.Done():
-		return cortex.Dispatch{}, fmt.Errorf("accept: %w", s.gaveUp(ctx))
+		return cortex.Dispatch{}, false, fmt.Errorf("accept: %w", s.gaveUp(ctx))
 	}
 	if err := s.contention.fatal(); err != nil {
-		return cortex.Dispatch{}, err
+		return cortex.Dispatch{}, false, err
 	}
 	spec.Format = record.Format
 	if spec.CreatedAt.IsZero() {
@@ -35,15 +39,39 @@ func (s *Store) Accept(ctx context.Context, spec record.Spec) (cortex.Dispatch, 
 	for {
 		spec.ID = s.ids.take(dispatchIDs)
 		d, err := s.acceptAs(ctx, spec)
-		// Somebody has just inserted a row with this id by hand, or made a folder of its name.
-		if isTaken(err) || errors.Is(err, record.ErrTaken) {
-			continue
+		switch {
+		case isTaken(err) || errors.Is(err, record.ErrTaken):
+			continue // somebody has just inserted a row with this id by hand, or made a folder of its name
+		case errors.Is(err, errRepeated):
+			return d, true, nil
+		case err != nil:
+			return cortex.Dispatch{}, false, fmt.Errorf("accept: %w", s.roomError(err))
 		}
-		if err != nil {
-			return cortex.Dispatch{}, fmt.Errorf("accept: %w", s.roomError(err))
-		}
-		return d, nil
+		return d, false, nil
 	}
+}
+
+// errRepeated says that the key of a spec was used for the same request.
+var errRepeated = errors.New("the same request was accepted before")
+
+// keyed looks for the dispatch that has the key of spec: errRepeated with that, ErrKeyUsed, or nil where there is none.
+func (t *tx) keyed(spec record.Spec) (cortex.Dispatch, error) {
+	if spec.Key == "" {
+		return cortex.Dispatch{}, nil
+	}
+	var r dispatchRow
+	err := t.get(&r, "SELECT "+dispatchColumns+" FROM dispatches WHERE idempotency_key = ?", spec.Key)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return cortex.Dispatch{}, nil
+	case err != nil:
+		return cortex.Dispatch{}, err
+	case r.RequestHash == spec.Request:
+		return r.dispatch(), errRepeated
+	}
+	return cortex.Dispatch{}, &cortex.Error{Reason: cortex.ReasonKeyConflict, Err: ErrKeyUsed,
+		Message: fmt.Sprintf("The idempotency key was used for another request, which is dispatch %d", r.ID),
+		Hint:    "a new request needs a new key"}
 }
 
 // acceptAs is Accept with the id that spec has.
@@ -67,8 +95,8 @@ func (s *Store) acceptAs(ctx context.Context, spec record.Spec) (d cortex.Dispat
 		d, err = t.insertAccepted(spec)
 		return err
 	})
-	if err != nil {
-		return cortex.Dispatch{}, errors.Join(err, s.removeRun(dir, spec.ID))
+	if err != nil { // d is there where somebody was faster with the key
+		return d, errors.Join(err, s.removeRun(dir, spec.ID))
 	}
 	fault.Point("accept.committed")
 	if err := dir.Rename(record.SpecNew, record.SpecFile); err != nil {
@@ -88,6 +116,9 @@ func (s *Store) removeRun(dir *record.Dir, id int64) error {
 }
 
 func (t *tx) insertAccepted(spec record.Spec) (cortex.Dispatch, error) {
+	if d, err := t.keyed(spec); err != nil {
+		return d, err
+	}
 	if err := t.insertSpec(spec, cortex.Pending, 0); err != nil {
 		return cortex.Dispatch{}, err
 	}
@@ -99,17 +130,19 @@ func (t *tx) insertAccepted(spec record.Spec) (cortex.Dispatch, error) {
 	return d, t.about(d, cortex.Event{Type: cortex.EventDispatchSubmitted, Message: fmt.Sprintf("Dispatch %d accepted", d.ID)})
 }
 
-// insertSpec inserts the row that a spec describes.
+// insertSpec inserts the row that a spec describes; without its key where another row has that, as a restored copy may.
 func (t *tx) insertSpec(spec record.Spec, status cortex.Status, attempts int) error {
 	stage, idle := cortex.StageNone, attempts // of one that waits no attempt lives
 	if status == cortex.Running {
 		stage, idle = cortex.StageRunning, 0
 	}
 	_, err := t.exec(`INSERT INTO dispatches (id, bead_id, project, agent, provider, tier, status, stage, priority, created_at,
-			updated_at, retries, attempts, last_given_back, accepted)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)`,
+			updated_at, retries, attempts, last_given_back, idempotency_key, request_hash, accepted)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
+			CASE WHEN EXISTS (SELECT 1 FROM dispatches WHERE idempotency_key = ?) THEN NULL ELSE NULLIF(?, '') END,
+			NULLIF(?, ''), 1)`,
 		spec.ID, spec.Bead, spec.Project, spec.Agent, spec.Provider, spec.Tier, string(status), string(stage), spec.Priority,
-		timeText(spec.CreatedAt), timeText(t.now), max(attempts-1, 0), attempts, idle)
+		timeText(spec.CreatedAt), timeText(t.now), max(attempts-1, 0), attempts, idle, spec.Key, spec.Key, spec.Request)
 	if err != nil {
 		return err
 	}
@@ -124,6 +157,7 @@ func RowOf(spec record.Spec) cortex.Dispatch {
 	return cortex.Dispatch{
 		ID: spec.ID, BeadID: spec.Bead, Project: spec.Project, Agent: spec.Agent, Provider: spec.Provider, Tier: spec.Tier,
 		Status: cortex.Pending, Priority: spec.Priority, CreatedAt: &created, UpdatedAt: &created, Accepted: true,
+		IdempotencyKey: spec.Key,
 	}
 }
 

@@ -20,7 +20,7 @@ func TestAcceptIsDurableInBothPlaces(t *testing.T) {
 	s := openNew(t)
 	spec := testSpec("bead é")
 	spec.Agent, spec.Provider, spec.Tier, spec.Priority = "a", "pr", "fast", 0
-	d := must[cortex.Dispatch](t)(s.Accept(ctx, spec))
+	d := acceptSpec(t, s, spec)
 	if d.ID != 1 || d.Status != cortex.Pending || !d.Accepted || d.Priority != 0 || d.BeadID != "bead é" || d.Tier != "fast" {
 		t.Errorf("%+v", d)
 	}
@@ -47,7 +47,7 @@ func TestAcceptThatFailsLeavesNothing(t *testing.T) {
 	t.Parallel()
 	s := openNew(t)
 	fill(t, s, true)
-	_, err := s.Accept(ctx, testSpec(strings.Repeat("long", 100_000)))
+	_, _, err := s.Accept(ctx, testSpec(strings.Repeat("long", 100_000)))
 	wantErr(t, err, ErrDiskFull)
 	if told := asTold(err); told == nil || told.Reason != cortex.ReasonDiskFull {
 		t.Errorf("told %+v", told)
@@ -545,7 +545,7 @@ func TestReads(t *testing.T) {
 	for i := range 7 {
 		spec := testSpec(fmt.Sprintf("bead-%d", i%2))
 		spec.Priority, spec.Project = 4-i%3, fmt.Sprint("p", i%3)
-		must[cortex.Dispatch](t)(s.Accept(ctx, spec))
+		acceptSpec(t, s, spec)
 	}
 	var order []string
 	for _, d := range must[[]cortex.Dispatch](t)(s.Pending(ctx, 5)) {

@@ -18,6 +18,7 @@ var (
 	ErrNotFound   = errors.New("no such dispatch")
 	ErrHeld       = errors.New("held back")
 	ErrFull       = errors.New("all slots are taken")
+	ErrKeyUsed    = errors.New("the key was used for another request")
 	ErrNotPending = errors.New("not pending")
 	ErrNotRunning = errors.New("not running in this attempt")
 	ErrDiskFull   = errors.New("no room to write")

@@ -158,7 +158,17 @@ func testSpec(bead string) record.Spec {
 
 func accept(t *testing.T, s *Store) cortex.Dispatch {
 	t.Helper()
-	return must[cortex.Dispatch](t)(s.Accept(context.Background(), testSpec("b-1")))
+	return acceptSpec(t, s, testSpec("b-1"))
+}
+
+func acceptSpec(t *testing.T, s *Store, spec record.Spec) cortex.Dispatch {
+	t.Helper()
+	d, repeated, err := s.Accept(context.Background(), spec)
+	check(t, err)
+	if repeated {
+		t.Fatalf("dispatch %d was there before", d.ID)
+	}
+	return d
 }
 
 // run accepts and claims a dispatch.

@@ -177,7 +177,7 @@ func TestVacuumFromOutside(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := s.Accept(ctx, testSpec("v")); err != nil {
+			if _, _, err := s.Accept(ctx, testSpec("v")); err != nil {
 				t.Error(err)
 				return
 			}
@@ -256,7 +256,7 @@ func BenchmarkAccept(b *testing.B) {
 	b.SetParallelism(32)
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
-			if _, err := s.Accept(ctx, testSpec("b")); err != nil {
+			if _, _, err := s.Accept(ctx, testSpec("b")); err != nil {
 				b.Error(err)
 			}
 		}
@@ -312,7 +312,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 					return
 				default:
 				}
-				d, err := s.Accept(ctx, testSpec("k"))
+				d, _, err := s.Accept(ctx, testSpec("k"))
 				if err != nil {
 					t.Error(err)
 					return

@@ -163,7 +163,7 @@ func TestOpenOnALockedDatabase(t *testing.T) {
 			}
 			short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 			defer cancel()
-			_, err := s.Accept(short, testSpec("never"))
+			_, _, err := s.Accept(short, testSpec("never"))
 			wantErr(t, err, ErrLocked)
 			done := make(chan error, 1)
 			go func() { done <- s.AddEvent(ctx, cortex.Event{Type: "kept"}) }()
@@ -302,7 +302,7 @@ func TestMainFileReplacedWhileOpen(t *testing.T) {
 	accept(t, s)
 	check(t, os.Rename(other, s.path))
 	wantErr(t, <-s.Fatal(), ErrReplaced)
-	_, err := s.Accept(ctx, testSpec("late"))
+	_, _, err := s.Accept(ctx, testSpec("late"))
 	wantErr(t, err, ErrReplaced)
 	closeWell(t, s)
 	if now := must[[]byte](t)(os.ReadFile(s.path)); string(now) != string(data) {

@@ -86,7 +86,7 @@ func each(column func(string) string, names ...string) []string {
 
 var dispatchColumns = columns([]string{"id"},
 	each(textColumn, "bead_id", "project", "agent", "provider", "tier", "tty", "session_name", "status", "stage",
-		"failure_category", "failure_summary", "stopped_by", "stop_order"),
+		"failure_category", "failure_summary", "stopped_by", "stop_order", "idempotency_key", "request_hash"),
 	each(timeColumn, "created_at", "dispatched_at", "completed_at", "updated_at"),
 	each(intColumn, "pid", "exit_code", "signal", "input_tokens", "output_tokens"),
 	each(realColumn, "duration_s", "cost_usd"),
@@ -128,6 +128,8 @@ type dispatchRow struct {
 	LastGivenBack   int      `db:"last_given_back"`
 	FinishedAttempt int      `db:"finished_attempt"`
 	StopOrder       string   `db:"stop_order"`
+	IdempotencyKey  string   `db:"idempotency_key"`
+	RequestHash     string   `db:"request_hash"`
 }
 
 func (r dispatchRow) dispatch() cortex.Dispatch {
@@ -140,7 +142,7 @@ func (r dispatchRow) dispatch() cortex.Dispatch {
 		ExitCode: r.ExitCode, Signal: r.Signal, DurationS: r.DurationS, Attempts: r.Attempts, Retries: r.Retries,
 		FailureCategory: cortex.Category(r.FailureCategory), FailureSummary: r.FailureSummary,
 		StoppedBy: cortex.Stopper(r.StoppedBy), InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, CostUSD: r.CostUSD,
-		Accepted: r.Accepted != 0,
+		Accepted: r.Accepted != 0, IdempotencyKey: r.IdempotencyKey,
 	}
 }
 

@@ -22,7 +22,7 @@ func TestGroupCommitOfManyCallers(t *testing.T) {
 	for range 64 {
 		wg.Go(func() {
 			for range 10 {
-				d, err := s.Accept(ctx, testSpec("b"))
+				d, _, err := s.Accept(ctx, testSpec("b"))
 				if err != nil {
 					t.Error(err)
 					return

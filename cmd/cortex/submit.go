@@ -29,10 +29,10 @@ var submitFlags = []struct {
 	{"tier", "tier", "label: which kind of model", false},
 	{"workdir", "workdir", "directory to run in (by default this one)", false},
 	{"timeout", "timeout", "stop it after this time, such as 30m", false},
+	{"idempotency-key", "idempotency_key", "submit it once, however often this is called with the same key", false},
 	{"prompt", "prompt", "what to tell the agent", true},
 	{"not-before", "not_before", "start it no earlier", true},
 	{"idle-timeout", "idle_timeout", "stop it after this time without output", true},
-	{"idempotency-key", "idempotency_key", "submit it once however often this is called", true},
 }
 
 func (c *cli) submit() *cobra.Command {

@@ -62,6 +62,9 @@ type Spec struct {
 	Priority  int       `json:"priority"`
 	CreatedAt time.Time `json:"created_at"`
 
+	Key     string `json:"idempotency_key,omitempty"`
+	Request string `json:"request_hash,omitempty"` // of the request that came with Key
+
 	Command []string `json:"command"`
 	Env     []Raw    `json:"env"` // NAME=value, complete but for the CORTEX_* that the runner adds: DISPATCH_ID, BEAD_ID, PROJECT, SESSION, RUN_DIR, ATTEMPT
 	Workdir string   `json:"workdir"`

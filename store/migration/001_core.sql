@@ -34,11 +34,14 @@ CREATE TABLE dispatches (
 	given_back       INTEGER DEFAULT 0, -- how many of the attempts started nothing and used up no retry
 	last_given_back  INTEGER DEFAULT 0, -- the newest of these
 	finished_attempt INTEGER DEFAULT 0, -- the attempt whose end cortex has recorded
-	stop_order       TEXT               -- JSON of the stop that is being carried out
+	stop_order       TEXT,              -- JSON of the stop that is being carried out
+	idempotency_key  TEXT,              -- the submitter's name for this request, used once
+	request_hash     TEXT               -- of that request, to tell a repetition from another one
 );
 
 CREATE INDEX dispatches_pick ON dispatches (status, priority, id);
 CREATE INDEX dispatches_bead ON dispatches (bead_id, id);
+CREATE UNIQUE INDEX dispatches_key ON dispatches (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX dispatches_started ON dispatches (dispatched_at);
 
 -- What an operator deleted. The intake of runs/ at start leaves these alone; a restored backup has no such row for what was
