@@ -148,6 +148,7 @@ func (s *Server) specOf(sub submission) (record.Spec, error) {
 		TimeoutMS: sub.timeout.Milliseconds(),
 		GraceMS:   s.Config.Runner.Grace.Milliseconds(),
 		OutputMax: s.Config.Runner.OutputMax,
+		NoCgroup:  !s.Config.Runner.Cgroup,
 		Columns:   s.Config.Runner.Columns,
 		Rows:      s.Config.Runner.Rows,
 	}

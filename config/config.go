@@ -35,6 +35,7 @@ type Runner struct {
 	Binary    string        `koanf:"binary"`     // absolute path; empty: cortex-runner beside cortex
 	Grace     time.Duration `koanf:"grace"`      // between a cancel's first signal and the kill of the whole tree
 	OutputMax int64         `koanf:"output_max"` // bytes kept of one attempt's output
+	Cgroup    bool          `koanf:"cgroup"`     // a control group for each dispatch, where one may be made
 	Columns   int           `koanf:"columns"`    // width of an agent's terminal
 	Rows      int           `koanf:"rows"`       // its height
 }
@@ -59,7 +60,7 @@ type Scheduler struct {
 func Defaults() Config {
 	return Config{
 		API:       API{Listen: "127.0.0.1:8900", AllowedHosts: []string{}},
-		Runner:    Runner{Grace: 10 * time.Second, OutputMax: 64 << 20, Columns: 200, Rows: 50},
+		Runner:    Runner{Grace: 10 * time.Second, OutputMax: 64 << 20, Cgroup: true, Columns: 200, Rows: 50},
 		Log:       Log{Level: "info", Format: "text"},
 		Scheduler: Scheduler{MaxConcurrentDispatches: 10},
 	}

@@ -39,6 +39,7 @@ var keys = []key{
 	{"runner", "binary", text, `an absolute path, or "" for the one beside cortex`, isPath(4095)},
 	{"runner", "grace", duration, `a duration like "10s", from "0s" to "1h"`, within[time.Duration](0, time.Hour)},
 	{"runner", "output_max", size, `a size like "64MiB", from "4KiB" to "1TiB"`, within[int64](4<<10, 1<<40)},
+	{"runner", "cgroup", flag, "true or false", always},
 	{"runner", "columns", number, "a whole number from 20 to 1000", within(20, 1000)},
 	{"runner", "rows", number, "a whole number from 5 to 1000", within(5, 1000)},
 	{"disk", "floor", floor, `"auto", or a size like "256MiB" from "1B" to "1PiB"`, within[int64](0, 1<<50)},

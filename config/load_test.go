@@ -179,6 +179,7 @@ func TestLoadEveryKeyFromTheEnvironment(t *testing.T) {
 		"CORTEX_RUNNER__BINARY=/opt/cortex-runner",
 		"CORTEX_RUNNER__GRACE=1m30s",
 		"CORTEX_RUNNER__OUTPUT_MAX=4096",
+		"CORTEX_RUNNER__CGROUP=false",
 		"CORTEX_RUNNER__COLUMNS=80",
 		"CORTEX_RUNNER__ROWS=24",
 		"CORTEX_DISK__FLOOR=1.5GB",

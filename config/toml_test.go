@@ -21,6 +21,7 @@ socket = '/run/tmux.sock'
 binary = "/opt/cortex-runner"
 grace = "1m30s"
 output_max = "4KiB"
+cgroup = false
 columns = 0x50
 rows = 2_4
 [disk]

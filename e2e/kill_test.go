@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"cortex/cgroup"
 	"cortex/internal/testenv"
 )
 
@@ -30,7 +31,10 @@ var escapees = map[string]string{
 // line does.
 func TestCancelLeavesNothing(t *testing.T) {
 	t.Parallel()
-	h := testenv.New(t)
+	cancelEscapees(t, testenv.New(t))
+}
+
+func cancelEscapees(t *testing.T, h *testenv.Host) {
 	h.Start()
 	bystander := exec.Command("sleep", "100000")
 	if err := bystander.Start(); err != nil {
@@ -147,28 +151,75 @@ func TestEndsThatAreNoCancel(t *testing.T) {
 	}
 }
 
-// A runner that is killed leaves nothing, and its dispatch is lost.
+// A runner that is killed leaves nothing, and its dispatch is lost: by its control group, where it may have one, with proof;
+// else what carries its folder in the environment, is in its agent's session or descends from these is ended, and that this
+// is no proof is told.
 func TestRunnerKilled(t *testing.T) {
 	t.Parallel()
+	const known = `setsid sleep 100000 & echo $! >> "$1"; sleep 100000 & echo $! >> "$1"; setsid sh -c 'trap "" TERM; sleep 100000 & echo $! >> "$1"; wait' x "$1" & `
+	const shed = `env -i setsid sh -c 'exec <&- >&- 2>&-; sh -c "echo \$\$ >> $1; exec sleep 100000" x "$1" &' x "$1" & `
+	for name, c := range map[string]struct {
+		script string
+		pids   int
+		group  bool
+	}{
+		"by its group":     {known + shed, 4, true},
+		"by what is known": {known, 3, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := testenv.New(t)
+			h.Extra = []string{fmt.Sprintf("CORTEX_RUNNER__CGROUP=%v", c.group)}
+			script := c.script
+			if c.group && !groupsHere(t) {
+				script, c.pids, c.group = known, 3, false
+			}
+			h.Start()
+			pids := filepath.Join(h.Home, "pids")
+			id := h.Submit("orphaned", "sh", "-c", script+"wait", "x", pids)
+			testenv.Eventually(t, "its children", func() bool { return len(readPids(pids)) == c.pids })
+			agent := h.WaitRunning(id)
+			killRunner(h, agent.PID)
+			h.WaitStatus(id, "failed")
+			if got := h.Field(id, "failure_category"); got != "lost" {
+				t.Errorf("category %q", got)
+			}
+			for _, pid := range append(readPids(pids), agent.PID) {
+				if alive(pid) {
+					t.Errorf("%d lives", pid)
+					syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+			if x := h.Field(id, "exit_code"); x != "" {
+				t.Errorf("exit code %s of a lost one", x)
+			}
+			want := map[bool]string{true: "0", false: "1"}[c.group]
+			testenv.Eventually(t, "the word on what is proven", func() bool {
+				return h.SQL("SELECT count(*) FROM health_events WHERE event_type = 'not_proven'") == want
+			})
+		})
+	}
+}
+
+// groupsHere reports whether the host lets this user make control groups.
+func groupsHere(t *testing.T) bool {
+	g, err := cgroup.Make(fmt.Sprintf("cortex-e2e-%d", os.Getpid()))
+	if err != nil {
+		t.Log(err)
+		return false
+	}
+	if err := g.Remove(); err != nil {
+		t.Error(err)
+	}
+	return true
+}
+
+// With control groups and without, cancel ends every kind; see TestCancelLeavesNothing.
+func TestCancelLeavesNothingWithoutGroups(t *testing.T) {
+	t.Parallel()
 	h := testenv.New(t)
-	h.Start()
-	pids := filepath.Join(h.Home, "pids")
-	id := h.Submit("orphaned", "sh", "-c", `setsid sleep 100000 & echo $! >> "$1"; sleep 100000 & echo $! >> "$1"; wait`, "x", pids)
-	testenv.Eventually(t, "its children", func() bool { return len(readPids(pids)) == 2 })
-	agent := h.WaitRunning(id)
-	h.Run("sh", "-c", fmt.Sprintf("kill -9 $(ps -o ppid= -p %d)", agent.PID))
-	h.WaitStatus(id, "failed")
-	if c := h.Field(id, "failure_category"); c != "lost" {
-		t.Errorf("category %q", c)
-	}
-	for _, pid := range append(readPids(pids), agent.PID) {
-		if alive(pid) {
-			t.Errorf("%d lives", pid)
-		}
-	}
-	if h.Field(id, "exit_code") != "" {
-		t.Errorf("exit code %s of a lost one", h.Field(id, "exit_code"))
-	}
+	h.Extra = []string{"CORTEX_RUNNER__CGROUP=false"}
+	cancelEscapees(t, h)
 }
 
 // The tmux server goes away: every dispatch is recorded, with its signal, nothing of them lives, and the next one gets a new

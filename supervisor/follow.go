@@ -318,6 +318,7 @@ func (f *follower) conclude() {
 	if !ok || !f.closeSession() {
 		return
 	}
+	f.dropGroup(facts.Claim)
 	end := outcome(facts)
 	end.Event = endEvent(f.d, end, time.Now())
 	fault.Point("finish.before")

@@ -3,9 +3,11 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"cortex"
+	"cortex/cgroup"
 	"cortex/proc"
 	"cortex/runner"
 	"cortex/runner/record"
@@ -37,6 +39,10 @@ func (f *follower) lost(facts runner.Facts) (*record.Verdict, error) {
 	default:
 		v.Detail = fmt.Sprintf("its runner (pid %d) died without an exit record", facts.Claim.Runner.PID)
 	}
+	proven, err := f.killGroup(facts.Claim)
+	if err != nil {
+		return nil, err
+	}
 	swept, err := f.sweep(facts)
 	if err != nil {
 		return nil, err
@@ -49,10 +55,73 @@ func (f *follower) lost(facts runner.Facts) (*record.Verdict, error) {
 		f.survived(left)
 		return nil, fmt.Errorf("%d processes of dispatch %d survive", len(left), f.d.ID)
 	}
+	if proven {
+		v.Proven = true
+		v.Detail += "; its control group was ended, and is empty"
+		return v, nil
+	}
 	v.Detail += fmt.Sprintf("; %d processes that it left were ended (not proven to be all: without a runner, one that has shed "+
 		"its environment, its session and its parents can't be told)", len(swept.Killed))
 	f.notProven(v.Detail)
 	return v, nil
+}
+
+// killGroup ends all in the attempt's control group, and reports whether that is proof: that it had one, which is empty now.
+// Processes that survive are an error.
+func (f *follower) killGroup(claim *record.Claim) (bool, error) {
+	group, ok := f.groupOf(claim)
+	if !ok {
+		return false, nil
+	}
+	if err := group.Kill(); err != nil {
+		return false, fmt.Errorf("kill the control group of dispatch %d: %w", f.d.ID, err)
+	}
+	ctx, cancel := context.WithTimeout(f.sup.ctx, sweepLimit)
+	defer cancel()
+	if err := group.AwaitEmpty(ctx); err != nil {
+		if members, merr := group.Members(); merr == nil && len(members) > 0 {
+			f.survived(survivorsOf(members))
+		}
+		return false, fmt.Errorf("the control group of dispatch %d is not empty: %w", f.d.ID, err)
+	}
+	return true, group.Remove()
+}
+
+// groupOf is the control group that a claim names, where that is the attempt's: a record that an agent has forged is not
+// followed to the group of somebody else.
+func (f *follower) groupOf(claim *record.Claim) (*cgroup.Group, bool) {
+	if claim == nil || filepath.Base(claim.Cgroup) != record.CgroupName(f.d.ID, f.attempt, claim.Runner.PID) {
+		return nil, false
+	}
+	if _, here := runner.Ident(claim.Runner); !here {
+		return nil, false
+	}
+	return cgroup.Find(claim.Cgroup)
+}
+
+// survivorsOf describes members of a group that took SIGKILL and are still there.
+func survivorsOf(pids []int) []record.Survivor {
+	var left []record.Survivor
+	for _, pid := range pids {
+		uid, err := proc.UID(pid)
+		if err != nil {
+			uid = -1
+		}
+		left = append(left, record.Survivor{PID: pid, UID: uid, Command: "unknown", Why: "alive after cgroup.kill; " + proc.WaitChannel(pid)})
+	}
+	return left
+}
+
+// dropGroup removes what an attempt that has ended left of its control group: an empty folder, where its runner was killed
+// after the exit record.
+func (f *follower) dropGroup(claim *record.Claim) {
+	group, ok := f.groupOf(claim)
+	if !ok {
+		return
+	}
+	if err := group.Remove(); err != nil {
+		f.log.Warn("a control group is left", "err", err)
+	}
 }
 
 func (f *follower) notProven(detail string) {

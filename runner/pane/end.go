@@ -155,7 +155,7 @@ func (r *runner) close() error {
 	if r.copying != nil {
 		r.copying.close()
 	}
-	return errors.Join(err, r.closeRoom(), r.dir.Close())
+	return errors.Join(err, r.closeRoom(), r.removeGroup(), r.dir.Close())
 }
 
 // cut shortens s to n bytes, and makes it UTF-8.

@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"cortex/cgroup"
 	"cortex/internal/fault"
 	"cortex/proc"
 	"cortex/runner/record"
@@ -105,6 +106,7 @@ type runner struct {
 	spec    record.Spec
 	dir     *record.Dir
 	room    *record.Reserved // of the exit record; nil while there is none
+	group   *cgroup.Group    // the agent's; nil where none may be made
 	signals signals
 	control *control // nil while it can't listen
 	state   record.State
@@ -154,11 +156,14 @@ func (r *runner) claim() error {
 		ID: r.opts.ID, Attempt: r.opts.Attempt, Session: r.opts.Session,
 		Phase: record.PhaseStarting, Runner: identity(proc.Self()),
 	}
-	err = dir.Create(record.ClaimFile, record.Claim{
+	claim := record.Claim{
 		Format: record.Format, Runner: r.state.Runner, Session: r.opts.Session, Tmux: os.Getenv("TMUX"), At: time.Now().UTC(),
-	})
-	if err != nil {
-		return errors.Join(fmt.Errorf("claim: %w", err), dir.Close())
+	}
+	if r.makeGroup(); r.group != nil {
+		claim.Cgroup = r.group.Path()
+	}
+	if err := dir.Create(record.ClaimFile, claim); err != nil {
+		return errors.Join(fmt.Errorf("claim: %w", err), r.removeGroup(), dir.Close())
 	}
 	fault.Point("pane.claimed")
 	return nil

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cortex/cgroup"
 	"cortex/runner/record"
 )
 
@@ -48,7 +49,7 @@ func (r *runner) environment() []string {
 
 // spawn forks the agent on the terminal, as the leader of a session of its own, with nothing but its three descriptors.
 // It is killed when this process dies. The errors are for people: they say what is wrong and with what.
-func spawn(spec record.Spec, env []string, tty *os.File) (int, error) {
+func spawn(spec record.Spec, env []string, tty *os.File, group *cgroup.Group) (int, error) {
 	if err := checkWorkdir(spec.Workdir); err != nil {
 		return 0, err
 	}
@@ -66,16 +67,38 @@ func spawn(spec record.Spec, env []string, tty *os.File) (int, error) {
 		}
 		defer stdin.Close()
 	}
-	pid, err := syscall.ForkExec(path, spec.Command, &syscall.ProcAttr{
+	attr := &syscall.ProcAttr{
 		Dir:   spec.Workdir,
 		Env:   env,
 		Files: []uintptr{stdin.Fd(), tty.Fd(), tty.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1, Pdeathsig: syscall.SIGKILL},
-	})
+	}
+	if pid, err := forkInto(group, path, spec.Command, attr); err == nil {
+		return pid, nil
+	}
+	pid, err := syscall.ForkExec(path, spec.Command, attr)
 	if err != nil {
 		return 0, explain(err, path, spec.Command, env)
 	}
 	return pid, nil
+}
+
+// forkInto forks the agent in the group, so that not one instruction of it runs outside (clone3(2), CLONE_INTO_CGROUP). Where
+// the kernel, a seccomp filter or the group's parent do not let it, the error is not told from one of execve(2), and nothing
+// has run: the caller tries again without.
+func forkInto(group *cgroup.Group, path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	if group == nil {
+		return 0, cgroup.ErrUnavailable
+	}
+	dir, err := group.Open()
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	grouped, sys := *attr, *attr.Sys
+	sys.UseCgroupFD, sys.CgroupFD = true, int(dir.Fd())
+	grouped.Sys = &sys
+	return syscall.ForkExec(path, argv, &grouped)
 }
 
 func checkWorkdir(dir string) error {

@@ -2,6 +2,7 @@ package pane
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"syscall"
 	"time"
@@ -80,7 +81,7 @@ func (r *runner) reap() {
 
 // sweep kills all that is below this process, the agent included where it still runs, or finishes at once where nothing is.
 func (r *runner) sweep() {
-	if r.agent.reap() {
+	if r.alone() {
 		r.finish()
 		return
 	}
@@ -93,9 +94,13 @@ func (r *runner) sweep() {
 	}
 	var swept proc.Swept
 	var err error
+	group := r.group
 	r.aside(func() {
 		defer cancel()
+		grouped, gerr := killGroup(group)
 		swept, err = proc.Sweep(within, below, func() { r.agent.reap() })
+		swept.Killed = append(grouped, swept.Killed...)
+		err = errors.Join(gerr, err)
 	}, func() { r.afterSweep(swept, err) })
 }
 
@@ -115,7 +120,7 @@ func (r *runner) afterSweep(swept proc.Swept, err error) {
 			r.swept[k.Ident] = k
 		}
 	}
-	if r.agent.reap() {
+	if r.alone() {
 		r.state.Survivors = nil
 		r.finish()
 		return

@@ -113,22 +113,26 @@ func TestNothingIsLeft(t *testing.T) {
 		"ignoring":   "setsid sh -c 'trap \"\" TERM HUP INT; >up; sleep TOKEN; sleep TOKEN' &",
 	} {
 		for how, end := range map[string]string{"exit 0": "exit 0", "stop": "echo ready; exec sleep TOKEN"} {
-			t.Run(name+", "+how, func(t *testing.T) {
-				t.Parallel()
-				tr := prepare(t, t.TempDir(), "sh", "-c", script+" until [ -e up ]; do sleep 0.01; done; "+end).start()
-				want := record.CauseExit
-				if how == "stop" {
-					want = record.CauseStop
-					tr.says("ready").connect().ask(record.Request{Op: record.OpStop})
-				}
-				e := tr.end()
-				if e.Cause != want || want == record.CauseExit && e.Code != 0 {
-					t.Errorf("%+v", e)
-				}
-				if how == "exit 0" && len(e.Swept) == 0 {
-					t.Errorf("nothing swept: %+v", e)
-				}
-			})
+			for layer, noCgroup := range map[string]bool{"by its group": false, "by its tree": true} {
+				t.Run(name+", "+how+", "+layer, func(t *testing.T) {
+					t.Parallel()
+					tr := prepare(t, t.TempDir(), "sh", "-c", script+" until [ -e up ]; do sleep 0.01; done; "+end)
+					tr.spec.NoCgroup = noCgroup
+					tr.start()
+					want := record.CauseExit
+					if how == "stop" {
+						want = record.CauseStop
+						tr.says("ready").connect().ask(record.Request{Op: record.OpStop})
+					}
+					e := tr.end()
+					if e.Cause != want || want == record.CauseExit && e.Code != 0 {
+						t.Errorf("%+v", e)
+					}
+					if how == "exit 0" && len(e.Swept) == 0 {
+						t.Errorf("nothing swept: %+v", e)
+					}
+				})
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package pane
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
+	"cortex/cgroup"
 	"cortex/proc"
 	"cortex/runner/record"
 )
@@ -142,6 +144,13 @@ func (tr *trial) launch() *trial {
 		<-read
 		for _, s := range tr.left() {
 			s.Signal(syscall.SIGKILL)
+		}
+		// A runner that a test has killed leaves its group.
+		var claim record.Claim
+		if tr.dir.Read(record.ClaimFile, &claim) == nil {
+			if g, ok := cgroup.Find(claim.Cgroup); ok {
+				check(tr.t, errors.Join(g.Kill(), g.AwaitEmpty(context.Background()), g.Remove()))
+			}
 		}
 	})
 	return tr

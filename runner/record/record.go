@@ -15,7 +15,10 @@
 //	runs/<id>/<n>/verdict.json  Verdict: how the attempt ended where no runner could write an exit record, by the daemon
 package record
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Format is the version of every file and of the socket's protocol. A reader accepts its own and older ones.
 const Format = 1
@@ -73,7 +76,8 @@ type Spec struct {
 	TimeoutMS int64 `json:"timeout_ms"` // 0: none
 	GraceMS   int64 `json:"grace_ms"`   // between the cancel signal and SIGKILL
 	OutputMax int64 `json:"output_max"` // bytes of output.log kept, head and tail together
-	Columns   int   `json:"columns"`    // the pty's floor and first size
+	NoCgroup  bool  `json:"no_cgroup,omitempty"`
+	Columns   int   `json:"columns"` // the pty's floor and first size
 	Rows      int   `json:"rows"`
 }
 
@@ -86,7 +90,14 @@ type Claim struct {
 	Runner  Process   `json:"runner"`
 	Session string    `json:"session,omitempty"` // name of the tmux session
 	Tmux    string    `json:"tmux,omitempty"`    // $TMUX of the pane: socket, server pid, session id
+	Cgroup  string    `json:"cgroup,omitempty"`  // folder of the control group that the agent runs in; see CgroupName
 	At      time.Time `json:"at"`
+}
+
+// CgroupName is the name of an attempt's control group. The runner's pid is in it, since two homes may have the same parent
+// group. A record with another name in its path is not followed: the agent may write there.
+func CgroupName(id int64, attempt, runner int) string {
+	return fmt.Sprintf("ctx-%d-%d.%d", id, attempt, runner)
 }
 
 // Started says that the agent's process is there.
