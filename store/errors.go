@@ -25,6 +25,7 @@ var (
 	ErrNewer      = errors.New("written by a newer cortex")
 	ErrForeign    = errors.New("not a database of cortex")
 	ErrCorrupt    = errors.New("damaged")
+	ErrMissing    = errors.New("gone")
 	ErrReplaced   = errors.New("replaced while in use")
 	ErrClosed     = errors.New("the store is closed")
 )
@@ -141,8 +142,15 @@ func foreign(path, what string) error {
 func corrupt(path string, err error) error {
 	return &cortex.Error{Reason: cortex.ReasonInternal, Err: errors.Join(ErrCorrupt, err),
 		Message: fmt.Sprintf("%s is damaged or no SQLite database", path),
-		Hint: fmt.Sprintf("With cortex stopped, move %s, %s-wal and %s-shm away, then copy a backup to %s (or start without: "+
-			"the folder runs/ fills in what it knows).", path, path, path, path)}
+		Hint: fmt.Sprintf("With cortex stopped, move %s, %s-wal and %s-shm away and copy a backup to %s; where there is none, "+
+			"make it anew from the folder runs/: cortex db rebuild", path, path, path, path)}
+}
+
+func missing(path string, runs int) error {
+	return &cortex.Error{Reason: cortex.ReasonInternal, Err: ErrMissing,
+		Message: fmt.Sprintf("%s is gone, and the folder runs/ beside it has %d dispatches", path, runs),
+		Hint: fmt.Sprintf("Copy a backup to %s; where there is none, make it anew from runs/: cortex db rebuild. (To begin with "+
+			"nothing, move runs/ away.)", path)}
 }
 
 func cantOpen(path string, err error) error {

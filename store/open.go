@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ const (
 type Options struct {
 	Home string           // the state folder, which is there; cortex.db, runs/, ids and stop.journal are in it
 	Log  *slog.Logger     // required; with its component
+	Anew bool             // make a database also where runs/ shows that there was one
 	Now  func() time.Time // the wall clock; nil means time.Now
 }
 
@@ -94,7 +96,8 @@ type Store struct {
 }
 
 // Open opens the database in o.Home, making it where there is none, and brings it to this program's schema. A file that is
-// not ours, newer or damaged is refused (ErrForeign, ErrNewer, ErrCorrupt) and not changed. Where another process holds its
+// not ours, newer or damaged is refused (ErrForeign, ErrNewer, ErrCorrupt) and not changed, and so is, but for o.Anew, a home
+// whose database is gone (ErrMissing): an empty one would know of no hold. Where another process holds its
 // lock, Open returns after a second with a Store that is not Ready and goes on trying: writes wait, each to its own deadline,
 // reads give ErrLocked unless the schema could be read, and a hold of kind db is in force.
 func Open(o Options) (*Store, error) {
@@ -114,7 +117,7 @@ func Open(o Options) (*Store, error) {
 	s.queue.poke = s.poke
 	s.live.Store(unknownLive)
 	s.reads.init()
-	if err := s.prepareFiles(); err != nil {
+	if err := s.prepareFiles(o.Anew); err != nil {
 		return nil, err
 	}
 	s.watch()
@@ -151,12 +154,17 @@ func databasePath(home string) (string, error) {
 }
 
 // prepareFiles looks at the file before anything may change it, and opens what is beside it.
-func (s *Store) prepareFiles() error {
+func (s *Store) prepareFiles(anew bool) error {
 	s.beforeOpen = stampOf(s.path)
 	wal := stampOf(s.path + "-wal")
 	s.leftWAL = wal.Size > 0
 	if err := inspect(s.path, s.leftWAL); err != nil {
 		return err
+	}
+	if s.beforeOpen.Size == 0 && !anew {
+		if n := s.countRuns(); n > 0 {
+			return missing(s.path, n)
+		}
 	}
 	if err := os.Mkdir(s.runs, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make the folder of the runs: %w", err)
@@ -182,6 +190,21 @@ func (s *Store) prepareFiles() error {
 	}
 	s.mem.orders = s.journal.found()
 	return nil
+}
+
+// countRuns is how many dispatches runs/ knows. What can't be read is reported by whoever needs it.
+func (s *Store) countRuns() int {
+	folders, err := os.ReadDir(s.runs)
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for _, f := range folders {
+		if id, err := strconv.ParseInt(f.Name(), 10, 64); err == nil && id > 0 && f.IsDir() {
+			n++
+		}
+	}
+	return n
 }
 
 // inspect refuses a file that is not for this program, without changing it. It reads the main file as immutable: no lock is
@@ -220,6 +243,47 @@ func inspect(path string, leftWAL bool) error {
 		return nil // known as ours, or as nobody's yet; the write loop looks again when it can
 	}
 	return fmt.Errorf("look at %s: %w", path, err)
+}
+
+// Sound is nil where the database in home is this program's and has no damage that SQLite finds (PRAGMA quick_check). It is
+// called while no daemon runs. A WAL that a crash left is applied, as by any program that opens the file.
+func Sound(ctx context.Context, home string) error {
+	path, err := databasePath(home)
+	if err != nil {
+		return err
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if st.Size() == 0 {
+		return corrupt(path, errors.New("it is empty"))
+	}
+	leftWAL := stampOf(path+"-wal").Size > 0
+	if err := inspect(path, leftWAL); err != nil {
+		return err
+	}
+	how := []string{"immutable", "1"} // a WAL database can't be read otherwise without making files beside it
+	if leftWAL {
+		how = []string{"mode", "rw", "_busy_timeout", "1000"}
+	}
+	db, err := sqlx.Open("sqlite3", dsn(path, how...))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var found string
+	if err := db.GetContext(ctx, &found, "PRAGMA quick_check(1)"); err != nil {
+		return corrupt(path, err)
+	}
+	if found != "ok" {
+		return corrupt(path, errors.New(found))
+	}
+	var version int64
+	if err := db.GetContext(ctx, &version, "PRAGMA user_version"); err != nil || version == 0 {
+		return corrupt(path, errors.Join(errors.New("it has no schema"), err))
+	}
+	return nil
 }
 
 // head is what tells whose a database is.
@@ -495,7 +559,7 @@ func (s *Store) reportReplaced() {
 			"cortex.db-wal and cortex.db-shm moved away"
 	}
 	if s.beforeOpen.Size == 0 {
-		ev.Severity, ev.Message = cortex.Warning, "cortex.db was gone and has been made anew; runs/ fills in what it knows"
+		ev.Severity, ev.Message = cortex.Warning, "cortex.db was gone and has been made anew from what runs/ knows"
 	}
 	s.post("event", func(t *tx) error { return t.event(ev) })
 }

@@ -87,7 +87,7 @@ func (s *Supervisor) Adopt(ctx context.Context) error {
 		case !inTable && forgotten[id]:
 			return nil
 		case !inTable:
-			return s.restore(ctx, id)
+			return s.restore(ctx, id, sessions[id])
 		case status == cortex.Pending || status == cortex.PendingRetry:
 			return s.adoptPending(ctx, id)
 		case status == cortex.Running:
@@ -144,7 +144,7 @@ func (s *Supervisor) latest(id int64) (int, error) {
 
 // restore takes in a dispatch whose row is not in the database: that is an older backup, or it ended between the commit of a
 // crash and now. What was never committed was never answered, and is removed.
-func (s *Supervisor) restore(ctx context.Context, id int64) error {
+func (s *Supervisor) restore(ctx context.Context, id int64, hasSession bool) error {
 	spec, err := runner.Spec(s.runs, id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s.store.Discard(id)
@@ -164,11 +164,25 @@ func (s *Supervisor) restore(ctx context.Context, id int64) error {
 	if err != nil {
 		return err
 	}
+	if begun && !hasSession {
+		if facts, err := runner.Look(s.runs, id, attempt); err == nil && (facts.Exit != nil || facts.Verdict != nil) {
+			return s.restoreEnd(ctx, d, facts)
+		}
+	}
 	if begun {
 		s.follow(newFollower(s, d, attempt), (*follower).adopt)
 		return nil
 	}
 	return s.adoptPending(ctx, id)
+}
+
+// restoreEnd records the end of a dispatch of which nothing is left to follow: its runner or a daemon has seen to that before
+// it wrote how it ended.
+func (s *Supervisor) restoreEnd(ctx context.Context, d cortex.Dispatch, facts runner.Facts) error {
+	end := outcome(facts)
+	end.Event = endEvent(d, end, time.Now())
+	_, err := s.store.Finish(ctx, d.ID, end)
+	return err
 }
 
 // begun tells the newest attempt, and whether a runner has had it: a revoked one never ran.

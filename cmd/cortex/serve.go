@@ -71,7 +71,7 @@ func serve(ctx context.Context, o serveOptions) error {
 		return err
 	}
 	defer held.release()
-	d, err := build(cfg, home)
+	d, err := build(cfg, home, store.Options{})
 	if err != nil {
 		return err
 	}
@@ -91,8 +91,9 @@ type daemon struct {
 	started time.Time
 }
 
-// build wires a daemon. It opens the database; nothing is listened on and nothing starts yet.
-func build(cfg config.Config, home string) (*daemon, error) {
+// build wires a daemon. It opens the database; nothing is listened on and nothing starts yet. Of the store's options home and
+// log are filled in.
+func build(cfg config.Config, home string, opts store.Options) (*daemon, error) {
 	d := &daemon{cfg: cfg, home: home, log: newLogger(cfg), started: time.Now()}
 	binary, err := runnerBinary(cfg.Runner.Binary)
 	if err != nil {
@@ -102,7 +103,8 @@ func build(cfg config.Config, home string) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.store, err = store.Open(store.Options{Home: home, Log: d.log.With("component", "store")})
+	opts.Home, opts.Log = home, d.log.With("component", "store")
+	d.store, err = store.Open(opts)
 	if err != nil {
 		return nil, err
 	}

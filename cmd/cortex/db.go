@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cortex"
+	"cortex/config"
+	"cortex/store"
+)
+
+func (c *cli) db() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "db",
+		Short:   "Look after the database",
+		Example: `  cortex db rebuild`,
+		Args:    noCommand,
+		RunE:    func(*cobra.Command, []string) error { return usage("cortex db: say what: rebuild") },
+	}
+	cmd.AddCommand(c.dbRebuild())
+	return cmd
+}
+
+func (c *cli) dbRebuild() *cobra.Command {
+	var configPath string
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "rebuild",
+		Short: "Make the database anew from the folder runs/, where it is damaged or gone",
+		Long: `Rebuild sets cortex.db aside, if it is there, and makes a new one of what the folder runs/ knows: every dispatch, how it
+ended, what waits and what still runs. Holds and events are not in runs/: the scheduler is paused afterwards, until
+cortex resume. No daemon may run. A database that is in order is left alone, unless --force says otherwise; better than
+this is always a backup.`,
+		Example: `  cortex db rebuild`,
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.rebuild(cmd.Context(), configPath, force)
+		},
+	}
+	cmd.Flags().StringVar(&configPath, "config", "", "configuration file, as for the daemon")
+	cmd.Flags().BoolVar(&force, "force", false, "also where the database is in order")
+	return cmd
+}
+
+func (c *cli) rebuild(ctx context.Context, configPath string, force bool) error {
+	cfg, home, held, err := claimHome(configPath)
+	if err != nil {
+		return err
+	}
+	defer held.release()
+	path := filepath.Join(home, "cortex.db")
+	if _, err := os.Lstat(path); err == nil && !force {
+		if err := store.Sound(ctx, home); err == nil {
+			return &cortex.Error{Reason: cortex.ReasonInternal, Message: path + " is in order: it was left alone",
+				Hint: "--force makes it anew all the same; its holds and events are then in the file that is set aside"}
+		}
+	}
+	aside, err := setAside(path, time.Now())
+	if err != nil {
+		return err
+	}
+	cfg.Log.Level = "warn"
+	d, err := build(cfg, home, store.Options{Anew: true})
+	if err != nil {
+		return err
+	}
+	counts, err := d.rebuilt(ctx)
+	if err := errors.Join(err, d.closeParts()); err != nil {
+		return err
+	}
+	if aside != "" {
+		fmt.Fprintf(c.out, "The old database is %s\n", aside)
+	}
+	_, err = fmt.Fprintf(c.out, "%d dispatches are in the new one: %d run, %d wait, %d completed, %d failed, %d cancelled\n"+
+		"The scheduler is paused, since holds are not in runs/: start cortex, look, then cortex resume\n",
+		counts.total(), counts[cortex.Running], counts[cortex.Pending]+counts[cortex.PendingRetry],
+		counts[cortex.Completed], counts[cortex.Failed], counts[cortex.Cancelled])
+	return err
+}
+
+// claimHome reads the configuration, and takes the home so that no daemon runs meanwhile.
+func claimHome(configPath string) (cfg config.Config, home string, held *lock, err error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return cfg, "", nil, fmt.Errorf("where am I: %w", err)
+	}
+	if cfg, err = config.Load(configPath, os.Environ(), cwd); err != nil {
+		return cfg, "", nil, err
+	}
+	if home, err = stateDir(); err != nil {
+		return cfg, "", nil, err
+	}
+	if _, err := os.Stat(home); err != nil {
+		return cfg, "", nil, fmt.Errorf("there is nothing to rebuild from: %w", err)
+	}
+	if err := makeHome(home); err != nil {
+		return cfg, "", nil, err
+	}
+	held, err = takeLock(home)
+	return cfg, home, held, err
+}
+
+// setAside renames a database and what SQLite has beside it, and returns its new path; "" where there is none.
+func setAside(path string, now time.Time) (string, error) {
+	aside := fmt.Sprintf("%s.before-rebuild-%s", path, now.UTC().Format("20060102-150405"))
+	found := ""
+	for _, end := range []string{"-shm", "-wal", ""} {
+		err := os.Rename(path+end, aside+end)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return "", fmt.Errorf("set the database aside: %w", err)
+		default:
+			found = aside
+		}
+	}
+	return found, nil
+}
+
+// tally is how many dispatches there are by status.
+type tally map[cortex.Status]int
+
+func (t tally) total() int {
+	n := 0
+	for _, of := range t {
+		n += of
+	}
+	return n
+}
+
+// rebuilt takes everything in from runs/, under a pause that stays.
+func (d *daemon) rebuilt(ctx context.Context) (tally, error) {
+	_, _, err := d.store.Pause(ctx, cortex.Hold{
+		Kind: cortex.HoldOperator, Scope: cortex.ScopeAll, By: "cortex db rebuild", Via: "auto",
+		Reason: "the database was made anew from runs/, which knows no holds: look, then resume",
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.sup.Adopt(ctx); err != nil {
+		return nil, err
+	}
+	return d.store.Counts(), nil
+}
