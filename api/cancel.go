@@ -257,7 +257,7 @@ func (s *Server) cancelRound(r *request, ids []int64, grace *time.Duration) []Ca
 
 func (s *Server) cancelError(r *request, id int64, err error) CancelResult {
 	p := problemOf(err)
-	if statuses[p.Reason] >= http.StatusInternalServerError && r.Context().Err() == nil {
+	if statuses[p.Reason] == http.StatusInternalServerError && r.Context().Err() == nil {
 		s.log.Error("cancel failed", "dispatch", id, "reason", string(p.Reason), "err", err)
 	}
 	return CancelResult{ID: id, Status: "error", Message: p.Message, Reason: string(p.Reason), Hint: p.Hint}

@@ -151,7 +151,11 @@ func (c *Conn) hangUp() {
 // Stop asks the runner to end its dispatch: signal (0: SIGTERM) to the agent's process group, grace, then the whole tree.
 // It returns when the runner has taken the order. Errors: ErrGone, ErrSilent when ctx ends first, or the runner's refusal.
 func (c *Conn) Stop(ctx context.Context, signal syscall.Signal, grace time.Duration) error {
-	return c.ask(ctx, record.Request{Op: record.OpStop, Signal: int(signal), GraceMS: grace.Milliseconds()})
+	ms := grace.Milliseconds()
+	if ms <= 0 {
+		ms = record.NoGrace
+	}
+	return c.ask(ctx, record.Request{Op: record.OpStop, Signal: int(signal), GraceMS: ms})
 }
 
 func (c *Conn) ask(ctx context.Context, req record.Request) error {

@@ -97,7 +97,7 @@ func (s *Scheduler) Resume(ctx context.Context, o ResumeOrder) (Resumed, error) 
 	now := time.Now()
 	s.forgetStarts()
 	s.mu.Lock()
-	s.resumedAt, s.backoff, s.failures = now, nil, 0
+	s.resumedAt, s.backoff, s.failures, s.held = now, nil, 0, false
 	s.mu.Unlock()
 	for _, h := range s.holds(now) {
 		if h.Scope == cortex.ScopeAll && h.ID == 0 { // the computed ones, which are no rows

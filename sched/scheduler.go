@@ -6,6 +6,7 @@ package sched
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,6 +41,7 @@ type Scheduler struct {
 	disk      *cortex.Hold       // guarded by mu; the computed hold of a full disk
 	backoff   *cortex.Hold       // guarded by mu; the computed hold after a start failed that was not the dispatch's fault
 	failures  int                // guarded by mu; such failures in a row
+	held      bool               // guarded by mu; at the last pass an operator's hold of scope all was in force
 }
 
 // Options are what a Scheduler works with.
@@ -137,9 +139,18 @@ func (s *Scheduler) Known() <-chan struct{} { return s.known }
 // Adopted is closed when everything in runs/ has been taken in.
 func (s *Scheduler) Adopted() <-chan struct{} { return s.adopted }
 
-// recall counts the starts before the daemon's own start, so that recent_dispatch_count survives it.
+// recall counts the starts before the daemon's own start, since the last pause or resume, so that recent_dispatch_count
+// survives it.
 func (s *Scheduler) recall(ctx context.Context) {
-	starts, err := s.store.StartsSince(ctx, time.Now().Add(-recentSpan))
+	since := time.Now().Add(-recentSpan)
+	turned, err := s.store.LastTurn(ctx)
+	var starts []time.Time
+	if err == nil {
+		if turned.After(since) {
+			since = turned
+		}
+		starts, err = s.store.StartsSince(ctx, since)
+	}
 	if err != nil {
 		s.log.Warn("can't count recent starts", "err", err)
 		return
@@ -169,6 +180,7 @@ func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 		next = min(next, max(until, 10*time.Millisecond))
 	}
 	holds := s.holds(now)
+	s.noteTurn(holds, now)
 	live, _ := s.sup.Live()
 	free := s.limit - live
 	if shut(holds) || free <= 0 {
@@ -183,6 +195,17 @@ func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 	}
 	s.claimAll(ctx, pick(waiting, holds, free))
 	return next
+}
+
+// noteTurn sees a pause end by itself: that is a resume as well.
+func (s *Scheduler) noteTurn(holds []cortex.Hold, now time.Time) {
+	held := slices.ContainsFunc(holds, func(h cortex.Hold) bool { return h.Scope == cortex.ScopeAll && h.Kind.LiftedByResume() })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held && !held {
+		s.resumedAt, s.starts = now, nil
+	}
+	s.held = held
 }
 
 func (s *Scheduler) tick(now time.Time) {

@@ -25,7 +25,7 @@ func (s *Scheduler) Status() Status {
 	st := Status{State: StateRunning, StartedAt: s.began, MaxConcurrent: s.limit, Holds: s.holds(now)}
 	st.Running, st.Unrecorded = s.sup.Live()
 	st.Counts = s.counts(st.Running)
-	st.Pending = st.Counts[cortex.Pending] + st.Counts[cortex.PendingRetry]
+	st.Pending = s.store.Waiting()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

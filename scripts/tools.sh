@@ -3,10 +3,13 @@
 set -euo pipefail
 
 declare -A groups=(
-	[build]="go:golang git:git gcc:gcc"
+	[build]="git:git gcc:gcc"
 	[demo]="tmux:tmux sqlite3:sqlite3 curl:curl jq:jq ps:procps setsid:util-linux"
 	[test]="ip:iproute2 unshare:util-linux lsof:lsof df:coreutils shellcheck:shellcheck"
 )
+
+# Not from Debian: its Go is older than what go.mod asks for.
+command -v go >/dev/null || { echo "there is no go: install what go.mod asks for, from go.dev/dl" >&2; exit 1; }
 
 missing=()
 for group in "$@"; do

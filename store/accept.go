@@ -196,10 +196,17 @@ func (s *Store) Discard(id int64) error {
 // is inserted with its id; one that waits is brought to that attempt. Any other stays as it is. It returns the row.
 func (s *Store) Restore(ctx context.Context, spec record.Spec, attempt int, status cortex.Status) (cortex.Dispatch, error) {
 	var d cortex.Dispatch
+	live := s.liveFacts(spec.ID, attempt)
 	err := s.do(ctx, func(t *tx) error {
 		changed, err := t.restore(spec, attempt, status)
 		if err != nil {
 			return err
+		}
+		if changed && status == cortex.Running {
+			_, err := t.exec("UPDATE dispatches SET dispatched_at = COALESCE(dispatched_at, ?) WHERE id = ?", live.began, spec.ID)
+			if err != nil {
+				return err
+			}
 		}
 		r, err := t.row(spec.ID)
 		if d = r.dispatch(); err != nil || !changed {

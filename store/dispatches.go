@@ -211,11 +211,15 @@ func (s *Store) Finish(ctx context.Context, id int64, e End) (cortex.Dispatch, e
 		if err := t.finish(r, e); err != nil {
 			return err
 		}
+		ev := e.Event
+		if stoppedByHand(r.Status) && ev.Type != "" {
+			ev = endedByHand(r.dispatch(), ev)
+		}
 		if r, err = t.row(id); err != nil {
 			return err
 		}
 		d = r.dispatch()
-		return t.about(d, e.Event)
+		return t.about(d, ev)
 	})
 	if err != nil {
 		return cortex.Dispatch{}, fmt.Errorf("record the end of dispatch %d: %w", id, err)
@@ -232,6 +236,17 @@ func liveIn(r dispatchRow, attempt int) bool {
 // stoppedByHand reports whether an operator's word in the row ends the dispatch.
 func stoppedByHand(status string) bool {
 	return status == string(cortex.Failed) || status == string(cortex.Cancelled)
+}
+
+// endedByHand is the event of an end whose status a person has written: what the row says is what is told.
+func endedByHand(d cortex.Dispatch, ev cortex.Event) cortex.Event {
+	ev.Type, ev.Severity = cortex.EventDispatchCancelled, cortex.Info
+	if d.Status == cortex.Failed {
+		ev.Type, ev.Severity = cortex.EventDispatchFailed, cortex.Warning
+	}
+	ev.Message = fmt.Sprintf("Dispatch %d (%s), whose row was set to %s by hand while it ran, has ended; nothing of it is left",
+		d.ID, d.BeadID, d.Status)
+	return ev
 }
 
 // Apply shows in d what Finish will record of it, for whoever asks while the database is locked.
@@ -465,7 +480,9 @@ func (t *tx) cancelPending(id int64, actor string, at time.Time) (cortex.Dispatc
 		return cortex.Dispatch{}, err
 	}
 	t.move(from, cortex.Cancelled)
-	t.ended = true
+	if t.ended = true; r.Accepted != 1 {
+		t.foreign--
+	}
 	if r, err = t.row(id); err != nil {
 		return cortex.Dispatch{}, err
 	}

@@ -302,6 +302,10 @@ func (s *Store) takeIn(t *tx) error {
 	if err := t.get(&t.failures, "SELECT COALESCE(SUM(n), 0) FROM totals WHERE name = 'failed'"); err != nil {
 		return err
 	}
+	err := t.get(&t.foreign, "SELECT count(*) FROM dispatches WHERE status IN ('pending', 'pending_retry') AND COALESCE(accepted, 0) <> 1")
+	if err != nil {
+		return err
+	}
 	if err := s.readSequences(); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ type memory struct {
 	orders    []entry               // journalled, not in the database; guarded by mu
 	accepting map[int64]bool        // committed, but spec.json is not there yet; guarded by mu
 	failures  int64                 // guarded by mu
+	foreign   int                   // of the pending ones, rows without a spec, that are never started; guarded by mu
 	changed   chan struct{}         // closed at the next change; guarded by mu
 }
 
@@ -113,7 +114,9 @@ func (m *memory) publish(t *tx) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if t.counts != nil {
-		m.counts, m.failures = t.counts, t.failures
+		m.counts, m.failures, m.foreign = t.counts, t.failures, t.foreign
+	} else {
+		m.foreign += t.foreign
 	}
 	m.failures += int64(max(t.moved[cortex.Failed], 0))
 	for status, n := range t.moved {
@@ -152,6 +155,14 @@ func (s *Store) Counts() map[cortex.Status]int {
 		out[status] = max(s.mem.counts[status], 0)
 	}
 	return out
+}
+
+// Waiting is how many dispatches wait to be started: the pending ones, but for rows that a person inserted, which never are.
+// It never waits.
+func (s *Store) Waiting() int {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	return max(s.mem.counts[cortex.Pending]+s.mem.counts[cortex.PendingRetry]-s.mem.foreign, 0)
 }
 
 // Holds is what is in force now: rows, those that are so far only in the stop journal, and, while the database can't be

@@ -219,6 +219,22 @@ func (s *Store) Forgotten(ctx context.Context) (map[int64]bool, error) {
 	return all, err
 }
 
+// LastTurn is when starting was last held back or set free by a hold of scope all; the zero time where it never was.
+func (s *Store) LastTurn(ctx context.Context) (time.Time, error) {
+	var texts []string
+	err := s.read(ctx, func(ctx context.Context, db *sqlx.DB) error {
+		return db.SelectContext(ctx, &texts, `SELECT CAST(since AS TEXT) FROM holds WHERE scope = 'all' AND since IS NOT NULL
+			UNION ALL SELECT CAST(lifted_at AS TEXT) FROM holds WHERE scope = 'all' AND lifted_at IS NOT NULL`)
+	})
+	var last time.Time
+	for _, text := range texts {
+		if at := parseTime(&text); at != nil && at.After(last) {
+			last = *at
+		}
+	}
+	return last, err
+}
+
 // StartsSince lists when the dispatches were started (claimed, and not given back) whose last start was at t or later,
 // oldest first.
 func (s *Store) StartsSince(ctx context.Context, t time.Time) ([]time.Time, error) {

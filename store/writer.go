@@ -33,6 +33,7 @@ type tx struct {
 	counts   map[cortex.Status]int // all counted anew, after another's change
 	held     *[]cortex.Hold        // holds read anew
 	failures int64                 // read with counts
+	foreign  int                   // read with counts, else a change: pending rows without a spec
 	applied  map[string]bool       // keys of journalled orders
 	touched  bool                  // holds were written
 	ended    bool                  // an end was recorded

@@ -5,6 +5,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -203,7 +204,12 @@ var closed = func() <-chan time.Time {
 // obeying. The store holds it until the database opens; a daemon that ends meanwhile leaves it to the next one's adoption.
 func (s *Supervisor) write(what string, id int64, fn func(context.Context) error) {
 	s.wg.Go(func() {
-		if err := fn(s.ctx); err != nil && s.ctx.Err() == nil {
+		err := fn(s.ctx)
+		switch {
+		case err == nil || s.ctx.Err() != nil:
+		case errors.Is(err, store.ErrNotRunning): // it has ended meanwhile, or its row was by hand
+			s.log.Debug("nothing to record any more", "what", what, "dispatch", id)
+		default:
 			s.log.Error("can't record", "what", what, "dispatch", id, "err", err)
 		}
 	})

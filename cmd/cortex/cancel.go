@@ -95,7 +95,7 @@ func (c *cli) printCancelled(results api.CancelResults) error {
 			to, line = c.err, "cortex: "+line
 		}
 		if r.Recorded != "" {
-			line += " (recorded in the " + printable(r.Recorded) + ": the database is locked)"
+			line += " (recorded in the stop " + printable(r.Recorded) + ": the database can't be written now)"
 		}
 		if _, err := fmt.Fprintln(to, line); err != nil {
 			return err

@@ -53,7 +53,7 @@ func (c *cli) order(cmd *cobra.Command, path string, into any, flags ...string) 
 func (c *cli) printDone(done api.Done) error {
 	line := printable(done.Message)
 	if done.Recorded != "" {
-		line += " (recorded in the " + printable(done.Recorded) + ": the database is locked)"
+		line += " (recorded in the stop " + printable(done.Recorded) + ": the database can't be written now)"
 	}
 	_, err := fmt.Fprintln(c.out, line)
 	return err

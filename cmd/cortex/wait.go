@@ -125,11 +125,10 @@ func waitOne(ctx context.Context, daemon *client.Client, id int64, known bool) (
 	}
 }
 
-// comesBack reports whether a daemon says that it starts or stops.
+// comesBack reports whether a daemon says that it stops: another may follow.
 func comesBack(err error) bool {
 	var refused *client.Error
-	return errors.As(err, &refused) &&
-		(refused.Problem.Reason == cortex.ReasonStarting || refused.Problem.Reason == cortex.ReasonStopping)
+	return errors.As(err, &refused) && refused.Problem.Reason == cortex.ReasonStopping
 }
 
 // pause waits a moment, or until ctx ends.

@@ -45,7 +45,7 @@ func (r *runner) start() error {
 		return fmt.Errorf("open a pty: %w", err)
 	}
 	r.pty = p
-	pid, err := spawn(r.spec, r.environment(), p.tty, r.group)
+	pid, err := spawn(r.spec, r.environment(), p.tty, r.group, r.dropGroup)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,21 @@ func (r *runner) removeGroup() error {
 	return r.group.Remove()
 }
 
+// dropGroup does without the group, where the agent can't be forked in it. The claim says so before there is an agent: a
+// group that is empty since nobody was ever in it would else be taken for proof.
+func (r *runner) dropGroup() error {
+	if r.group == nil {
+		return nil
+	}
+	r.claimed.Cgroup = ""
+	if err := r.dir.Write(record.ClaimFile, r.claimed); err != nil {
+		return err
+	}
+	err := r.removeGroup()
+	r.group = nil
+	return err
+}
+
 // alone reports whether nothing of the agent is left: no child of this subreaper, and nobody in the group. A group that
 // can't be looked into says nothing.
 func (r *runner) alone() bool {

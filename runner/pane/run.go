@@ -105,6 +105,7 @@ type runner struct {
 	opts    Options
 	spec    record.Spec
 	dir     *record.Dir
+	claimed record.Claim
 	room    *record.Reserved // of the exit record; nil while there is none
 	group   *cgroup.Group    // the agent's; nil where none may be made
 	signals signals
@@ -162,6 +163,7 @@ func (r *runner) claim() error {
 	if r.makeGroup(); r.group != nil {
 		claim.Cgroup = r.group.Path()
 	}
+	r.claimed = claim
 	if err := dir.Create(record.ClaimFile, claim); err != nil {
 		return errors.Join(fmt.Errorf("claim: %w", err), r.removeGroup(), dir.Close())
 	}

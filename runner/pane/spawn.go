@@ -48,8 +48,9 @@ func (r *runner) environment() []string {
 }
 
 // spawn forks the agent on the terminal, as the leader of a session of its own, with nothing but its three descriptors.
-// It is killed when this process dies. The errors are for people: they say what is wrong and with what.
-func spawn(spec record.Spec, env []string, tty *os.File, group *cgroup.Group) (int, error) {
+// It is killed when this process dies. It is forked in the group, or after ungrouped without one. The errors are for people:
+// they say what is wrong and with what.
+func spawn(spec record.Spec, env []string, tty *os.File, group *cgroup.Group, ungrouped func() error) (int, error) {
 	if err := checkWorkdir(spec.Workdir); err != nil {
 		return 0, err
 	}
@@ -75,6 +76,9 @@ func spawn(spec record.Spec, env []string, tty *os.File, group *cgroup.Group) (i
 	}
 	if pid, err := forkInto(group, path, spec.Command, attr); err == nil {
 		return pid, nil
+	}
+	if err := ungrouped(); err != nil {
+		return 0, err
 	}
 	pid, err := syscall.ForkExec(path, spec.Command, attr)
 	if err != nil {

@@ -17,9 +17,12 @@ type Request struct {
 	Format  int    `json:"format"`
 	Seq     int64  `json:"seq"`
 	Op      string `json:"op"`
-	Signal  int    `json:"signal,omitempty"` // stop and signal; 0 means SIGTERM
-	GraceMS int64  `json:"grace_ms,omitempty"`
+	Signal  int    `json:"signal,omitempty"`   // stop and signal; 0 means SIGTERM
+	GraceMS int64  `json:"grace_ms,omitempty"` // of stop; 0: the spec's
 }
+
+// NoGrace as the GraceMS of a Request kills at once.
+const NoGrace = -1
 
 // Message is what a runner says: the answer to the request with Seq, a State, or both.
 type Message struct {

@@ -1,0 +1,187 @@
+package e2e
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cortex/internal/testenv"
+)
+
+// A cancel without grace kills at once, and its runner writes how it ended. (It once took the dispatch's own grace for none,
+// and the runner was killed in place of its dispatch.)
+func TestCancelWithoutGrace(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	pids := filepath.Join(h.Home, "pids")
+	id := h.Submit("stubborn", "sh", "-c", escapees["ignores"], "x", pids)
+	testenv.Eventually(t, "it to ignore signals", func() bool { return len(readPids(pids)) == 1 })
+	if code, a := h.Post("/dispatches/"+id+"/cancel?wait=30s", `{"grace":"0s"}`); code != 200 {
+		t.Fatalf("cancel: %d %v", code, a)
+	}
+	if s, x, sig := h.Status(id), h.Field(id, "exit_code"), h.Field(id, "signal"); s != "cancelled" || x != "137" || sig != "9" {
+		t.Errorf("%s, exit code %q, signal %q", s, x, sig)
+	}
+}
+
+// A pause that ends by itself is a resume: it has a time, and what is recent counts from there.
+func TestPauseEndsByItself(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	h.WaitStatus(h.Submit("before", "true"), "completed")
+	_, before := h.Get("/scheduler/status")
+	if code, a := h.Post("/scheduler/pause", `{"ttl":"1200ms"}`); code != 200 {
+		t.Fatalf("pause: %d %v", code, a)
+	}
+	_, paused := h.Get("/scheduler/status")
+	if paused["resume_at"] == nil || paused["resumed_at"] != nil {
+		t.Errorf("%v", paused)
+	}
+	testenv.Eventually(t, "it to end", func() bool {
+		_, a := h.Get("/scheduler/status")
+		return a["state"] == "running" && a["resumed_at"] != before["resumed_at"] && a["paused_at"] == nil
+	})
+	if _, a := h.Get("/status"); a["recent_dispatch_count"] != 0.0 {
+		t.Errorf("recent: %v", a["recent_dispatch_count"])
+	}
+	if got := h.SQL("SELECT count(*) FROM health_events WHERE event_type = 'scheduler_resumed'"); got != "1" {
+		t.Errorf("%s events", got)
+	}
+}
+
+// What is recent counts from the last pause, also for a daemon that was started since.
+func TestRecentAfterARestart(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	d := h.Start()
+	for range 3 {
+		h.WaitStatus(h.Submit("b", "true"), "completed")
+	}
+	recent := func(want float64) {
+		t.Helper()
+		testenv.Eventually(t, "the count of what is recent", func() bool {
+			_, a := h.Get("/status")
+			return a["recent_dispatch_count"] == want
+		})
+	}
+	recent(3)
+	d.Stop()
+	d = h.Start()
+	recent(3)
+	h.Post("/scheduler/pause", "")
+	recent(0)
+	d.Stop()
+	d = h.Start()
+	testenv.Eventually(t, "the daemon to have taken everything in", func() bool {
+		return h.SQL("SELECT count(*) FROM events WHERE event_type = 'daemon_started'") == "3"
+	})
+	recent(0)
+	d.Stop()
+}
+
+// Rows that a person inserts are shown, and wait for nothing.
+func TestRowsByHand(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	h.SQL("INSERT INTO dispatches (bead_id) VALUES ('by-hand')")
+	h.SQL("INSERT INTO dispatches (bead_id, status, created_at) VALUES ('old', 'completed', '2020-01-01')")
+	testenv.Eventually(t, "the rows to be seen", func() bool {
+		_, a := h.Get("/status")
+		counts, _ := a["counts"].(map[string]any)
+		return counts["pending"] == 1.0 && counts["completed"] == 1.0 && a["pending_count"] == 0.0
+	})
+	if code, a := h.Get("/dispatches/by-hand"); code != 200 || len(a["dispatches"].([]any)) != 1 {
+		t.Errorf("%d %v", code, a)
+	}
+	if code, a := h.Post("/dispatches/1/cancel", ""); code != 200 {
+		t.Errorf("cancel: %d %v", code, a)
+	}
+	if _, a := h.Get("/status"); a["pending_count"] != 0.0 {
+		t.Errorf("%v", a)
+	}
+}
+
+// An order by hand: failed or cancelled written into the row of a live one stops it, and stays; anything else is put back.
+// Both are told.
+func TestStatusByHand(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	events := func(id, kind string) string {
+		return h.SQL("SELECT count(*) FROM health_events WHERE event_type = '" + kind + "' AND dispatch_id = " + id)
+	}
+	for _, status := range []string{"failed", "cancelled"} {
+		id := h.Submit(status, "sleep", "100000")
+		agent := h.WaitRunning(id)
+		testenv.Eventually(t, "its start in the database", func() bool {
+			return h.SQL("SELECT pid FROM dispatches WHERE id = "+id) != ""
+		})
+		h.SQL("UPDATE dispatches SET status = '" + status + "' WHERE id = " + id)
+		testenv.Eventually(t, "it to be stopped", func() bool { return !agent.Alive() && len(h.Sessions()) == 0 })
+		testenv.Eventually(t, "its end", func() bool { return events(id, "dispatch_"+status) == "1" })
+		if s, by := h.Status(id), h.Field(id, "stopped_by"); s != status || by != "operator" || events(id, "stop_ordered_by_hand") != "1" {
+			t.Errorf("%s: %s, stopped by %s, %s warnings", status, s, by, events(id, "stop_ordered_by_hand"))
+		}
+	}
+	for _, status := range []string{"pending", "completed", "pending_retry"} {
+		id := h.Submit(status, "sleep", "100000")
+		agent := h.WaitRunning(id)
+		testenv.Eventually(t, "its start in the database", func() bool {
+			return h.SQL("SELECT pid FROM dispatches WHERE id = "+id) != ""
+		})
+		h.SQL("UPDATE dispatches SET status = '" + status + "' WHERE id = " + id)
+		testenv.Eventually(t, "it to be put back", func() bool { return events(id, "status_put_back") == "1" })
+		if h.Status(id) != "running" || !agent.Alive() {
+			t.Errorf("%s: %s, alive %v", status, h.Status(id), agent.Alive())
+		}
+		h.Post("/dispatches/"+id+"/cancel?wait=30s", `{"grace":"0s"}`)
+	}
+}
+
+// A backup that is restored over a running history: what ended meanwhile is taken in from runs/, what runs is adopted with
+// its start, and no id is used twice.
+func TestRestoreOfAnOlderBackup(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	d := h.Start()
+	db := filepath.Join(h.State, "cortex.db")
+	early := h.Submit("early", "true")
+	h.WaitStatus(early, "completed")
+	if code, a := h.Post("/scheduler/pause", ""); code != 200 {
+		t.Fatalf("pause: %d %v", code, a)
+	}
+	h.Run("cp", db, h.Home+"/backup")
+	h.Post("/scheduler/resume", "")
+	ended := h.Submit("ended", "sh", "-c", "exit 9")
+	runs := h.Submit("runs", "sleep", "100000")
+	h.WaitStatus(ended, "failed")
+	agent := h.WaitRunning(runs)
+	d.Stop()
+	h.Run("cp", h.Home+"/backup", db)
+	h.Start()
+	if _, a := h.Get("/status"); a["scheduler_state"] != "paused" || a["running_count"] != 1.0 {
+		t.Errorf("%v", a)
+	}
+	h.WaitStatus(ended, "failed")
+	if x := h.Field(ended, "exit_code"); x != "9" {
+		t.Errorf("exit code %s", x)
+	}
+	if h.WaitRunning(runs) != agent {
+		t.Error("another process")
+	}
+	at := h.Field(runs, "dispatched_at")
+	if when, err := time.Parse(time.RFC3339, at); err != nil || time.Since(when) > time.Hour {
+		t.Errorf("dispatched_at %q", at)
+	}
+	if next := h.Submit("next", "true"); len(next) != 1 || next <= runs {
+		t.Errorf("id %s after %s", next, runs)
+	}
+	if out := h.SQL("PRAGMA integrity_check"); strings.TrimSpace(out) != "ok" {
+		t.Error(out)
+	}
+	h.Post("/dispatches/"+runs+"/cancel?wait=30s", `{"grace":"0s"}`)
+}
