@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -374,34 +376,47 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-// wait goes on across a restart of the daemon.
+// wait goes on across a restart of the daemon: one that stops well while the first answer is still out, and one that dies.
 func TestWaitAcrossARestart(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(*testenv.Daemon){"stop": (*testenv.Daemon).Stop, "kill -9": (*testenv.Daemon).Kill} {
+	for name, end := range map[string]func(*testenv.Daemon){"stop": (*testenv.Daemon).Stop, "kill": (*testenv.Daemon).Kill} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := testenv.New(t)
 			d := h.Start()
 			gate := h.Home + "/gate"
 			h.Run("mkfifo", gate)
-			id := h.Submit("gated", "sh", "-c", "read x < "+gate)
-			h.WaitRunning(id)
-			waits := h.Command(filepath.Join(h.Bin, "cortex"), "wait", id)
-			said, err := waits.StdoutPipe()
+			ended, gated := h.Submit("ended", "true"), h.Submit("gated", "sh", "-c", "read x < "+gate)
+			h.WaitRunning(gated)
+			want := gated + " completed\n"
+			waits := h.Command(filepath.Join(h.Bin, "cortex"), "wait", gated)
+			if name == "kill" { // one answer shows it that there is a daemon
+				waits.Args = []string{"cortex", "wait", ended, gated}
+				want = ended + " completed\n" + want
+			}
+			out, err := waits.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
 			}
 			if err := waits.Start(); err != nil {
 				t.Fatal(err)
 			}
-			testenv.Eventually(t, "the client to be connected", func() bool { return sockets(waits) > 0 })
+			said := ""
+			if name == "kill" {
+				text := make([]byte, len(ended+" completed\n"))
+				if _, err := io.ReadFull(out, text); err != nil {
+					t.Fatal(err)
+				}
+				said = string(text)
+			} else {
+				testenv.Eventually(t, "the client to be connected", func() bool { return sockets(waits) > 0 })
+			}
 			end(d)
 			h.Run("sh", "-c", "echo > "+gate)
 			h.Start()
-			var text [100]byte
-			n, _ := said.Read(text[:])
-			if err := waits.Wait(); err != nil || string(text[:n]) != id+" completed\n" {
-				t.Errorf("%v, %q", err, text[:n])
+			rest, err := io.ReadAll(out)
+			if err := errors.Join(err, waits.Wait()); err != nil || said+string(rest) != want {
+				t.Errorf("%v, %q, want %q", err, said+string(rest), want)
 			}
 		})
 	}

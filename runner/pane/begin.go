@@ -26,6 +26,7 @@ func (r *runner) begin() {
 	if err == nil {
 		err = r.start()
 	}
+	catchStrays()
 	if err != nil {
 		r.never(err)
 		return

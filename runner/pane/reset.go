@@ -33,9 +33,6 @@ func reset() (signals, error) {
 	signal.Notify(s.child, unix.SIGCHLD)
 	signal.Notify(s.size, unix.SIGWINCH)
 	signal.Notify(s.end, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
-	// These would end the runner, and with it the agent, without a record. Nobody reads them.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGVTALRM,
-		unix.SIGPROF, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGIO, unix.SIGPWR, unix.SIGSTKFLT)
 	if err := stopIgnoring(); err != nil {
 		return s, err
 	}
@@ -47,6 +44,13 @@ func reset() (signals, error) {
 		return s, err
 	}
 	return s, os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+}
+
+// catchStrays keeps signals that nobody has a reason to send from ending the runner, and with it the agent, without a record.
+// Nobody reads them. It comes after the agent's start, since each takes the runtime 60 µs to set up.
+func catchStrays() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGVTALRM,
+		unix.SIGPROF, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGIO, unix.SIGPWR, unix.SIGSTKFLT)
 }
 
 // stopIgnoring sets what is ignored to its default. Signals that this process catches are default in the agent anyhow;
