@@ -212,6 +212,9 @@ func (s *Supervisor) adoptPending(ctx context.Context, id int64) error {
 	}
 	if cancelled != nil {
 		_, _, err := s.store.CancelPending(ctx, id, cancelled.Actor)
+		if errors.Is(err, store.ErrNotPending) {
+			err = nil // the stop journal's order was faster
+		}
 		return err
 	}
 	attempt, begun, err := s.begun(id)
