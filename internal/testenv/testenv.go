@@ -42,12 +42,27 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 }
 
 // Binaries are cortex and cortex-runner, built for tests.
-type Binaries struct{ Dir string }
+type Binaries struct {
+	Dir      string
+	borrowed bool
+}
 
 var build = sync.OnceValues(func() (Binaries, error) { return compile("-race", "-tags=faults") })
 
-// Build builds the binaries with the race detector and the fault points, once a test program.
-func Build() (Binaries, error) { return build() }
+// Build builds the binaries with the race detector and the fault points, once a test program. A test that was started again
+// in a namespace of its own (Namespace) has those of the first.
+func Build() (Binaries, error) {
+	if dir := os.Getenv(binariesOf); dir != "" {
+		return Binaries{Dir: dir, borrowed: true}, nil
+	}
+	return build()
+}
+
+// binariesOf and namespaceOf name the variables by which a test that was started again knows it.
+const (
+	binariesOf  = "CORTEX_TEST_BINARIES"
+	namespaceOf = "CORTEX_TEST_NAMESPACE"
+)
 
 func compile(flags ...string) (Binaries, error) {
 	dir, err := os.MkdirTemp("", "cortex-bin")
@@ -68,12 +83,56 @@ func compile(flags ...string) (Binaries, error) {
 			return Binaries{}, fmt.Errorf("build %s: %w\n%s", name, err, out)
 		}
 	}
-	return Binaries{dir}, nil
+	return Binaries{Dir: dir}, nil
+}
+
+// Namespace runs the test again in a mount namespace of its own (and in a user namespace, unless by root), in which it may
+// mount what nobody else sees. It reports true there; the first run, where it is false, has nothing more to do.
+func Namespace(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(namespaceOf) == t.Name() {
+		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	bin, err := Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), namespaceOf+"="+t.Name(), binariesOf+"="+bin.Dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+		t.Errorf("in a namespace: %v\n%s", err, out)
+	}
+	return false
+}
+
+// SmallDisk mounts a file system of a size ("24m") as the host's state folder, in a test that Namespace has started again.
+func (h *Host) SmallDisk(size string) {
+	h.t.Helper()
+	if err := os.MkdirAll(h.State, 0o700); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", h.State, "tmpfs", 0, "mode=700,size="+size); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		if err := syscall.Unmount(h.State, syscall.MNT_DETACH); err != nil {
+			h.t.Error(err)
+		}
+	})
 }
 
 // Remove removes the binaries.
 func (b Binaries) Remove() {
-	if b.Dir != "" {
+	if b.Dir != "" && !b.borrowed {
 		os.RemoveAll(b.Dir)
 	}
 }
