@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -44,6 +45,7 @@ func (s *Server) list(ctx context.Context, filter store.Filter) (DispatchList, e
 	defer cancel()
 	limit := filter.Limit
 	filter.Limit++
+	filter.Unwritten = s.Sched.Unwritten()
 	rows, err := s.Store.List(ctx, filter)
 	if err != nil {
 		return DispatchList{}, err
@@ -195,7 +197,7 @@ func (s *Server) detail(d cortex.Dispatch) DispatchDetail {
 	}
 	spec, err := runner.Spec(s.runs, d.ID)
 	if err != nil {
-		s.log.Warn("spec not read", "dispatch", d.ID, "err", err)
+		s.log.Debug("spec not read", "dispatch", d.ID, "err", err)
 		return detailOf(d, nil)
 	}
 	return detailOf(d, &spec)
@@ -222,7 +224,7 @@ func number(text string) (id int64, ok bool) {
 	}
 	id, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return 0, true // ids begin at 1, so that it will not be found
+		return math.MaxInt64, true // no id is so high, so that it will not be found
 	}
 	return id, true
 }

@@ -93,6 +93,8 @@ const (
 
 // take handles one rune. What may come in any state is first; then each state has its own.
 func (p *plain) take(r rune) {
+	torn := p.torn
+	p.torn = r == '\n'
 	switch {
 	case r == can || r == sub:
 		p.state = ground
@@ -104,10 +106,9 @@ func (p *plain) take(r rune) {
 		p.c1(r)
 		return
 	}
-	if p.torn && r == '[' && p.state != str {
+	if torn && r == '[' && p.state != str {
 		p.state = ground // the line that says what was cut from the log amid a sequence
 	}
-	p.torn = r == '\n'
 	switch p.state {
 	case ground:
 		p.print(r)

@@ -28,6 +28,7 @@ func TestPlain(t *testing.T) {
 		{"no newline at the end", "a\nb", "a\nb"},
 		{"tabs and blank lines", "a\tb\r\n\r\nc\n", "a\tb\n\nc\n"},
 		{"colours", "\x1b[1;31mred\x1b[0m and \x1b[38;2;1;2;3mrgb\x1b[38:5:1mx\x1b[m\r\n", "red and rgbx\n"},
+		{"a line that begins with one", "a\n\x1b[31mred\x1b[0m\n", "a\nred\n"},
 		{"private modes", "\x1b[?25lhidden\x1b[?2004h\x1b[>1u\x1b[?1049l\n", "hidden\n"},
 		{"title, BEL", "\x1b]0;title\x07text\n", "text\n"},
 		{"title, ST", "\x1b]2;title\x1b\\text\n", "text\n"},

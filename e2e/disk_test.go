@@ -85,6 +85,13 @@ func TestFullDisk(t *testing.T) {
 	}
 	gone()
 	testenv.Eventually(t, "its end", func() bool { return h.Field(ends, "exit_code") == "7" })
+	_, failed := h.Get("/dispatches?status=failed")
+	_, running := h.Get("/dispatches?status=running,pending")
+	_, a := h.Get("/status")
+	counts, _ := a["counts"].(map[string]any)
+	if len(failed["dispatches"].([]any)) != 1 || len(running["dispatches"].([]any)) != 0 || counts["failed"] != 1.0 || counts["cancelled"] != 1.0 {
+		t.Errorf("while nothing can be written: %v, %v, %v", failed, running, a)
+	}
 	d.Kill()
 	h.Start()
 	gone()

@@ -13,7 +13,7 @@ import (
 )
 
 // lock holds the database's lock with a statement, as an sqlite3 forgotten in another terminal does. It returns what ends it.
-func lock(t *testing.T, h *testenv.Host, statement string) func() {
+func lock(t testenv.TB, h *testenv.Host, statement string) func() {
 	t.Helper()
 	cmd := h.Command("sqlite3", "-bail", "-cmd", ".timeout 20000", filepath.Join(h.State, "cortex.db"))
 	in, err := cmd.StdinPipe()

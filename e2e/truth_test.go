@@ -185,3 +185,61 @@ func TestRestoreOfAnOlderBackup(t *testing.T) {
 	}
 	h.Post("/dispatches/"+runs+"/cancel?wait=30s", `{"grace":"0s"}`)
 }
+
+// Rows of dispatches that wait: one that was made running by hand waits again, one that was deleted is cancelled for good.
+func TestWaitingRowsByHand(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	d := h.Start()
+	h.Post("/scheduler/pause", "")
+	misled := h.Submit("misled", "true")
+	retried := h.Submit("retried", "true")
+	deleted := h.Submit("deleted", "sh", "-c", "echo ran >> "+h.Home+"/ran")
+	h.SQL("UPDATE dispatches SET status = 'running' WHERE id = " + misled)
+	h.SQL("UPDATE dispatches SET status = 'pending_retry' WHERE id = " + retried)
+	h.SQL("DELETE FROM dispatches WHERE id = " + deleted)
+	testenv.Eventually(t, "the warnings", func() bool {
+		return h.SQL("SELECT group_concat(event_type) FROM (SELECT * FROM health_events WHERE type = 'warning' ORDER BY dispatch_id)") ==
+			"status_put_back,status_put_back,stop_ordered_by_hand"
+	})
+	if h.Status(misled) != "pending" || h.Status(retried) != "pending" {
+		t.Errorf("%s, %s", h.Status(misled), h.Status(retried))
+	}
+	// The same while no daemon runs.
+	d.Stop()
+	later := filepath.Join(h.State, "cortex.db")
+	h.Run("sqlite3", later, "UPDATE dispatches SET status = 'running' WHERE id = "+misled)
+	d = h.Start()
+	h.Post("/scheduler/resume", "")
+	h.WaitStatus(misled, "completed")
+	h.WaitStatus(retried, "completed")
+	d.Stop()
+	h.Start()
+	if code, _ := h.Get("/dispatches/" + deleted); code != 404 || ran(h) != 0 {
+		t.Errorf("the deleted one: %d, ran %d times", code, ran(h))
+	}
+}
+
+// A wait that has begun outlives a kill -9 of the daemon.
+func TestWaitOverAKill(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	d := h.Start()
+	id := h.Submit("b", "sh", "-c", "until [ -e ~/go ]; do sleep 0.02; done; exit 7")
+	h.WaitRunning(id)
+	cmd := h.Command(filepath.Join(h.Bin, "cortex"), "wait", id)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "its long poll", func() bool {
+		return strings.Count(h.Run("ss", "-xH", "src", "*cortex.sock"), "ESTAB") > 0
+	})
+	d.Kill()
+	h.Start()
+	h.Run("touch", h.Home+"/go")
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out.String(), "failed (exit 7)") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}

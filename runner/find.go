@@ -100,9 +100,10 @@ func numbers[T int | int64](folder string) ([]T, error) {
 	return found, nil
 }
 
-// Revoke takes an attempt's claim, so that no runner can start it any more. It reports false when a runner has it already.
+// Revoke takes an attempt's claim, so that no runner can start it any more. It reports false when a runner has it already. A
+// claim that is there and can't be read is record.ErrTorn: somebody has it, or had. Folders that were removed are made anew.
 func Revoke(runs string, id int64, attempt int, claim record.Claim) (bool, error) {
-	dir, err := record.MakeDir(runs, id, attempt)
+	dir, err := record.RemakeDir(runs, id, attempt)
 	if err != nil {
 		return false, err
 	}
@@ -116,10 +117,8 @@ func Revoke(runs string, id int64, attempt int, claim record.Claim) (bool, error
 		return false, err
 	}
 	var there record.Claim
-	if err := dir.Read(record.ClaimFile, &there); err != nil {
-		return false, err
-	}
-	return there.Revoked, nil
+	err = dir.Read(record.ClaimFile, &there)
+	return there.Revoked, err
 }
 
 // Dead reports that a process on record certainly does not live: it was in another boot or pid namespace, its pid is free,

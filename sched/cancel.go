@@ -40,18 +40,7 @@ func (s *Scheduler) Cancel(ctx context.Context, id int64, o CancelOrder) (Cancel
 }
 
 func (s *Scheduler) cancelLive(ctx context.Context, id int64, o CancelOrder) (string, error) {
-	grace := o.Grace
-	if grace == nil {
-		own, err := s.sup.Grace(id)
-		if err != nil {
-			own = 0 // its spec is gone; it is stopped all the same
-		}
-		grace = &own
-	}
-	return s.sup.Cancel(ctx, id, record.Order{
-		By: string(cortex.ByOperator), Reason: "cancelled by " + o.By, Actor: o.By, GraceMS: grace.Milliseconds(),
-		At: time.Now().UTC(),
-	})
+	return s.sup.Cancel(ctx, id, s.stopOrder(id, o))
 }
 
 // cancelWaiting cancels a dispatch that does not live. It reports false when it has begun to live meanwhile.
@@ -68,6 +57,9 @@ func (s *Scheduler) cancelWaiting(ctx context.Context, id int64, o CancelOrder) 
 	case d.Status == cortex.Running && !d.Accepted:
 		c, err := s.cancelByHand(ctx, d)
 		return true, c, err
+	case d.Status == cortex.Running && !s.isAdopted():
+		c, err := s.cancelUnknown(ctx, d, o)
+		return true, c, err
 	case d.Status == cortex.Running:
 		return false, Cancelled{}, nil
 	}
@@ -79,6 +71,46 @@ func (s *Scheduler) cancelWaiting(ctx context.Context, id int64, o CancelOrder) 
 		return true, Cancelled{}, err
 	}
 	return true, Cancelled{Dispatch: d, Recorded: recorded}, nil
+}
+
+// cancelUnknown puts the cancel of a dispatch on record that the daemon has yet to take in, since the database is locked:
+// whoever adopts it finds the order.
+func (s *Scheduler) cancelUnknown(ctx context.Context, d cortex.Dispatch, o CancelOrder) (Cancelled, error) {
+	order := s.stopOrder(d.ID, o)
+	recorded, err := s.store.OrderStop(ctx, d.ID, d.Attempts, order, cortex.Event{
+		Type: cortex.EventDispatchCancelling, Severity: cortex.Info, DispatchID: &d.ID, BeadID: d.BeadID,
+		Message: fmt.Sprintf("Dispatch %d (%s) is being stopped: %s", d.ID, d.BeadID, order.Reason),
+	})
+	if err != nil {
+		return Cancelled{}, err
+	}
+	d.Stage = cortex.StageCancelling
+	return Cancelled{Dispatch: d, Recorded: recorded}, nil
+}
+
+func (s *Scheduler) isAdopted() bool {
+	select {
+	case <-s.adopted:
+		return true
+	default:
+		return false
+	}
+}
+
+// stopOrder is a cancel as it is put on record, with the dispatch's own grace where it asks for none.
+func (s *Scheduler) stopOrder(id int64, o CancelOrder) record.Order {
+	grace := o.Grace
+	if grace == nil {
+		own, err := s.sup.Grace(id)
+		if err != nil {
+			own = 0 // its spec is gone; it is stopped all the same
+		}
+		grace = &own
+	}
+	return record.Order{
+		Format: record.Format, By: string(cortex.ByOperator), Reason: "cancelled by " + o.By, Actor: o.By,
+		GraceMS: grace.Milliseconds(), At: time.Now().UTC(),
+	}
 }
 
 // cancelByHand ends a row that a person wrote as running: it has no spec and was never started, so that nothing of it lives.
@@ -122,7 +154,12 @@ func (s *Scheduler) notRunning(ctx context.Context, id int64) error {
 }
 
 // Overlay shows in d what is known of it here and not yet in the database.
-func (s *Scheduler) Overlay(d cortex.Dispatch) cortex.Dispatch { return s.sup.Overlay(d) }
+func (s *Scheduler) Overlay(d cortex.Dispatch) cortex.Dispatch {
+	if (d.Status == cortex.Pending || d.Status == cortex.PendingRetry) && s.store.CancelledInJournal()[d.ID] {
+		d.Status, d.Stage, d.StoppedBy = cortex.Cancelled, cortex.StageNone, cortex.ByOperator
+	}
+	return s.sup.Overlay(d)
+}
 
 // WaitEnded returns nil when the dispatch has ended and nothing of it is left, or ctx's error.
 func (s *Scheduler) WaitEnded(ctx context.Context, id int64) error {

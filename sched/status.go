@@ -45,11 +45,36 @@ func (s *Scheduler) Status() Status {
 func (s *Scheduler) counts(live int) map[cortex.Status]int {
 	counts := s.store.Counts()
 	counts[cortex.Running] = live
+	for _, status := range s.Unwritten() {
+		counts[status]++
+	}
 	return counts
+}
+
+// Unwritten is the status of the dispatches whose rows say another one, since the database can't be written: what has ended,
+// and what was cancelled while it waited. It never waits.
+func (s *Scheduler) Unwritten() map[int64]cortex.Status {
+	all := s.sup.Unrecorded()
+	for id := range s.store.CancelledInJournal() {
+		all[id] = cortex.Cancelled
+	}
+	return all
 }
 
 // Checks are all health checks, in a fixed order.
 func (s *Scheduler) Checks(ctx context.Context) []cortex.Check {
 	checks := s.store.Checks(ctx)
-	return append(checks, s.diskCheck(), s.tmux.Check(), s.sup.Check())
+	return append(checks, s.diskCheck(), s.tmux.Check(), s.startsCheck(time.Now()), s.sup.Check())
+}
+
+// startsCheck fails while nothing is started because the last start failed for a reason that is not a dispatch's own.
+func (s *Scheduler) startsCheck(now time.Time) cortex.Check {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := cortex.Check{Name: "starts", OK: true, Detail: "the last ones succeeded"}
+	if s.backoff != nil && s.backoff.InForce(now) {
+		c.OK, c.Detail = false, s.backoff.Reason
+		c.Hint = "it is tried again by itself; see that tmux and cortex-runner can be run (tmux.binary, runner.binary), and ~/.tmux.conf"
+	}
+	return c
 }

@@ -108,7 +108,7 @@ func (s *Store) acceptAs(ctx context.Context, spec record.Spec) (d cortex.Dispat
 
 // removeRun takes the folder of a dispatch that was not accepted away.
 func (s *Store) removeRun(dir *record.Dir, id int64) error {
-	err := dir.Remove(record.SpecNew)
+	err := errors.Join(dir.Remove(record.SpecNew), dir.RemoveTemps(record.SpecNew))
 	if rerr := os.Remove(filepath.Join(s.runs, strconv.FormatInt(id, 10))); err == nil {
 		err = rerr
 	}

@@ -100,6 +100,10 @@ func retries(attempts, givenBack int) int { return max(attempts-1-givenBack, 0) 
 // dispatch in this attempt any more; one of an older attempt (the copy of a database that was restored) is brought to it.
 func (s *Store) Started(ctx context.Context, id int64, attempt int, pid int64, tty, session string) error {
 	err := s.do(ctx, func(t *tx) error {
+		before, err := t.row(id)
+		if err != nil {
+			return err
+		}
 		n, err := t.exec(`UPDATE dispatches SET pid = ?, tty = ?, session_name = ?, updated_at = ?, attempts = ?,
 				stage = CASE WHEN stage IN ('starting', '') OR stage IS NULL THEN 'running' ELSE stage END
 			WHERE id = ? AND status = 'running' AND attempts <= ? AND finished_attempt < ?`,
@@ -109,6 +113,9 @@ func (s *Store) Started(ctx context.Context, id int64, attempt int, pid int64, t
 		}
 		if n == 0 {
 			return ErrNotRunning
+		}
+		if before.PID != nil && *before.PID == pid && before.Attempts == attempt {
+			return nil // an adoption: its start is on record
 		}
 		r, err := t.row(id)
 		if err != nil {
@@ -395,10 +402,10 @@ func (t *tx) orderStop(id int64, attempt int, order record.Order, ev cortex.Even
 	return t.about(r.dispatch(), ev)
 }
 
-// StopOrders is the stop that is on record for each row that is being stopped, by id.
+// StopOrders is the stop that is on record for each dispatch that is being stopped, by id: in its row or in the stop journal.
 func (s *Store) StopOrders(ctx context.Context) (map[int64]*record.Order, error) {
 	rows, err := s.stopRows(ctx)
-	all := make(map[int64]*record.Order, len(rows))
+	all := s.JournalOrders()
 	for _, r := range rows {
 		order := &record.Order{}
 		if json.Unmarshal([]byte(r.StopOrder), order) != nil { // scribbled over by hand: a stop all the same

@@ -40,6 +40,7 @@ type ids struct {
 	used     [idKinds]int64 // guarded by mu
 	reserved [idKinds]int64 // what the file says; guarded by mu
 	main     stamp          // guarded by mu
+	writing  bool           // the main file is about to be written by us: another stamp of it means nothing; guarded by mu
 	warned   bool           // guarded by mu
 }
 
@@ -66,6 +67,7 @@ type idFile struct {
 	Holds      int64 `json:"holds"`
 	Events     int64 `json:"events"`
 	Main       stamp `json:"main"` // cortex.db as cortex last saw it
+	Writing    bool  `json:"writing,omitempty"`
 }
 
 // openIDs reads the file in home and the highest folder in runs.
@@ -84,6 +86,9 @@ func openIDs(home, runs string, log *slog.Logger) (*ids, error) {
 	}
 	g.used = [idKinds]int64{max(f.Dispatches, 0), max(f.Holds, 0), max(f.Events, 0)}
 	g.reserved, g.main = g.used, f.Main
+	if f.Writing { // a crash in the middle of a checkpoint: whether somebody else has changed the file since, nobody knows
+		g.main = stamp{}
+	}
 	folders, err := os.ReadDir(runs)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("look for the highest id in runs: %w", err)
@@ -150,25 +155,35 @@ func (g *ids) seen() stamp {
 func (g *ids) mark(now stamp) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.main == now {
+	if g.main == now && !g.writing {
 		return
 	}
-	g.main = now
+	g.main, g.writing = now, false
 	g.save()
+}
+
+// intend notes that the main file is about to be written by a checkpoint; mark ends that.
+func (g *ids) intend() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.writing {
+		g.writing = true
+		g.save()
+	}
 }
 
 // close makes the file exact.
 func (g *ids) close(now stamp) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.reserved, g.main = g.used, now
+	g.reserved, g.main, g.writing = g.used, now, false
 	g.save()
 }
 
 // save writes the file durably. That it can't is told once, not to the caller: nothing but the restore of an older copy
 // depends on it. The caller holds mu.
 func (g *ids) save() bool {
-	f := idFile{1, g.reserved[dispatchIDs], g.reserved[holdIDs], g.reserved[eventIDs], g.main}
+	f := idFile{1, g.reserved[dispatchIDs], g.reserved[holdIDs], g.reserved[eventIDs], g.main, g.writing}
 	data, err := json.Marshal(f)
 	if err == nil {
 		err = replaceFile(g.path, append(data, '\n'))

@@ -299,12 +299,12 @@ func (e entry) eventAt() cortex.Event {
 	return ev
 }
 
-// JournalOrders is what was in the stop journal when the store was opened: the stops that the last daemon ordered while the
-// database was locked, by dispatch, the newest of each. The store itself writes them into the database; to carry them out is
-// the caller's.
+// JournalOrders is what was in the stop journal when the store was opened, and what came in since and is not in the database
+// yet: the stops that were ordered while that was locked, by dispatch, the newest of each. The store itself writes them into
+// the database; to carry them out is the caller's.
 func (s *Store) JournalOrders() map[int64]*record.Order {
 	all := map[int64]*record.Order{}
-	for _, e := range s.journal.found() {
+	for _, e := range append(s.journal.found(), s.mem.waitingOrders()...) {
 		if e.Op == opStop && e.Order != nil {
 			all[e.ID] = e.Order
 		}

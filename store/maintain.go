@@ -171,6 +171,7 @@ func (s *Store) checkpoint() (bool, error) {
 		Log          int `db:"log"`
 		Checkpointed int `db:"checkpointed"`
 	}
+	s.ids.intend()
 	err := s.conn.GetContext(background, &r, "PRAGMA wal_checkpoint(TRUNCATE)")
 	if err != nil || r.Busy != 0 {
 		return false, err

@@ -84,6 +84,17 @@ func (m *memory) excluded() map[int64]bool {
 	return out
 }
 
+// CancelledInJournal are the dispatches that waited and were cancelled, which so far only the stop journal knows.
+func (s *Store) CancelledInJournal() map[int64]bool {
+	all := map[int64]bool{}
+	for _, e := range s.mem.waitingOrders() {
+		if e.Op == opCancel {
+			all[e.ID] = true
+		}
+	}
+	return all
+}
+
 // setAccepting says whether id is committed but not yet to be started.
 func (m *memory) setAccepting(id int64, on bool) {
 	m.mu.Lock()
@@ -162,7 +173,13 @@ func (s *Store) Counts() map[cortex.Status]int {
 func (s *Store) Waiting() int {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
-	return max(s.mem.counts[cortex.Pending]+s.mem.counts[cortex.PendingRetry]-s.mem.foreign, 0)
+	cancelled := 0
+	for _, e := range s.mem.orders {
+		if e.Op == opCancel {
+			cancelled++
+		}
+	}
+	return max(s.mem.counts[cortex.Pending]+s.mem.counts[cortex.PendingRetry]-s.mem.foreign-cancelled, 0)
 }
 
 // Holds is what is in force now: rows, those that are so far only in the stop journal, and, while the database can't be

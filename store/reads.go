@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -128,6 +129,8 @@ type Filter struct {
 	Since    time.Time // created at or after it
 	Before   int64     // only ids below it: the last one of the page before
 	Limit    int       // at most so many; 100 where it is not positive
+
+	Unwritten map[int64]cortex.Status // what the rows of these should say
 }
 
 const defaultLimit = 100
@@ -151,7 +154,8 @@ func (f Filter) where() (string, []any, error) {
 		if err != nil {
 			return "", nil, err
 		}
-		conds, args = append(conds, in), append(args, list...)
+		also, not := f.unwritten()
+		conds, args = append(conds, fmt.Sprintf("(%s OR id IN (%s)) AND id NOT IN (%s)", in, also, not)), append(args, list...)
 	}
 	if f.Project != "" {
 		conds, args = append(conds, "project = ?"), append(args, f.Project)
@@ -166,6 +170,20 @@ func (f Filter) where() (string, []any, error) {
 		conds, args = append(conds, "id < ?"), append(args, f.Before)
 	}
 	return "WHERE " + strings.Join(conds, " AND "), args, nil
+}
+
+// unwritten divides the ids whose rows should say another status into those that the filter wants and the others.
+func (f Filter) unwritten() (also, not string) {
+	var in, out []string
+	for id, status := range f.Unwritten {
+		text := strconv.FormatInt(id, 10)
+		if slices.Contains(f.Statuses, status) {
+			in = append(in, text)
+		} else {
+			out = append(out, text)
+		}
+	}
+	return strings.Join(in, ","), strings.Join(out, ",")
 }
 
 // Pending lists what may be started next, at most n: by priority, then age, leaving out what a hold in force covers and what

@@ -35,9 +35,9 @@ func (s *Supervisor) AdoptLive() error {
 			return err
 		}
 		facts, err := runner.Look(s.runs, id, attempt)
-		if err != nil || facts.Claim == nil || facts.Claim.Revoked || facts.Exit != nil || facts.Verdict != nil ||
-			runner.Dead(facts.Claim.Runner) {
-			return err
+		if err != nil || facts.Exit != nil || facts.Verdict != nil ||
+			facts.Claim != nil && (facts.Claim.Revoked || runner.Dead(facts.Claim.Runner)) {
+			return err // it does not live; without a claim it may begin to, unless it is given back
 		}
 		spec, err := runner.Spec(s.runs, id)
 		if err != nil {
@@ -60,6 +60,9 @@ func (s *Supervisor) Adopt(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list runs: %w", err)
 	}
+	if err := s.store.SettleByHand(ctx); err != nil {
+		return err
+	}
 	rows, err := s.store.Statuses(ctx)
 	if err != nil {
 		return err
@@ -72,7 +75,10 @@ func (s *Supervisor) Adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	orders := s.store.JournalOrders()
+	orders, err := s.store.StopOrders(ctx)
+	if err != nil {
+		return err
+	}
 	known := map[int64]cortex.Dispatch{}
 	for _, d := range running {
 		known[d.ID] = d
@@ -331,6 +337,9 @@ func (f *follower) adopt() bool {
 	switch {
 	case facts.Exit != nil || facts.Verdict != nil:
 		return true
+	case facts.Claim == nil && f.d.PID != nil:
+		// It had a process, so that its claim was removed: it can't be given back.
+		return true
 	case facts.Claim == nil || facts.Claim.Revoked:
 		if ordered {
 			f.giveUp(errStopOrder)
@@ -373,6 +382,9 @@ func (f *follower) stopByHand(ctx context.Context, status cortex.Status) {
 // Reconcile compares the rows of what lives with what lives, after somebody else wrote into the database: failed or cancelled
 // is an order to stop it, anything else is put back, since it could run twice.
 func (s *Supervisor) Reconcile(ctx context.Context) error {
+	if err := s.store.SettleByHand(ctx); err != nil {
+		return err
+	}
 	rows, err := s.store.Statuses(ctx)
 	if err != nil {
 		return err

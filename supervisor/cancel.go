@@ -11,6 +11,7 @@ import (
 	"cortex/internal/fault"
 	"cortex/runner"
 	"cortex/runner/record"
+	"cortex/store"
 )
 
 // Errors of Cancel.
@@ -54,6 +55,11 @@ func (f *follower) stop(ctx context.Context, order record.Order) (recorded strin
 	fault.Point("cancel.order")
 	f.recorded, err = f.record(ctx, order)
 	fault.Point("cancel.recorded")
+	if errors.Is(err, store.ErrNotRunning) {
+		if _, ending := f.standing(); ending {
+			return "", ErrEnding
+		}
+	}
 	f.mu.Lock()
 	f.order, f.view = &order, cortex.StageCancelling
 	f.mu.Unlock()
@@ -89,7 +95,7 @@ func (f *follower) record(ctx context.Context, order record.Order) (string, erro
 }
 
 func (f *follower) writeOrder(order record.Order) error {
-	dir, err := record.MakeDir(f.sup.runs, f.d.ID, f.attempt)
+	dir, err := record.RemakeDir(f.sup.runs, f.d.ID, f.attempt)
 	if err != nil {
 		return err
 	}

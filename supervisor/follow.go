@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
@@ -41,6 +39,7 @@ type follower struct {
 	timeout time.Duration // 0: none
 	verdict *record.Verdict
 	started bool // its process is on its way into the database
+	cut     bool // it runs, and its runner can't be spoken to: its folder was removed
 
 	startCtx context.Context // ends when the start is to be given up; its cause says why
 	giveUp   context.CancelCauseFunc
@@ -118,7 +117,7 @@ func (f *follower) run(begin func(*follower) bool) {
 	if !begin(f) {
 		return
 	}
-	if f.verdict == nil && !f.follow() {
+	if f.verdict == nil && !f.cut && !f.follow() {
 		return
 	}
 	f.conclude()
@@ -345,7 +344,7 @@ func (f *follower) lastFacts() (runner.Facts, bool) {
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			err = f.writeVerdict(facts)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errRecorded) {
 			f.setTrouble("its end can't be written: " + err.Error())
 			f.log.Error("can't conclude a dispatch; trying again", "err", err)
 			if !f.wait(time.Second) {
@@ -378,7 +377,7 @@ func (f *follower) writeVerdict(facts runner.Facts) error {
 	if v.At.IsZero() {
 		v.At = time.Now().UTC()
 	}
-	dir, err := record.MakeDir(f.sup.runs, f.d.ID, f.attempt)
+	dir, err := record.RemakeDir(f.sup.runs, f.d.ID, f.attempt)
 	if err != nil {
 		return err
 	}
@@ -413,9 +412,8 @@ func (f *follower) killSession() error {
 	if err != nil {
 		return err
 	}
-	tag := filepath.Join(f.sup.runs, strconv.FormatInt(f.d.ID, 10), strconv.Itoa(f.attempt))
 	for _, session := range sessions {
-		if session.Tag == tag {
+		if session.Tag == f.folder() {
 			return f.sup.tmux.Kill(f.sup.ctx, session)
 		}
 	}

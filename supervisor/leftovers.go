@@ -2,8 +2,10 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"cortex"
@@ -19,6 +21,9 @@ const sweepLimit = 10 * time.Second
 // lost sweeps what a runner left that died without an exit record, and returns the verdict. What is left alive is an error,
 // and the caller tries again: as long as it lives the dispatch has not ended.
 func (f *follower) lost(facts runner.Facts) (*record.Verdict, error) {
+	if facts.Claim != nil && facts.Claim.Revoked {
+		facts.Claim = nil // ours, in place of one that was removed
+	}
 	if facts.Claim == nil {
 		facts.Claim = f.claimed()
 	}
@@ -27,9 +32,12 @@ func (f *follower) lost(facts runner.Facts) (*record.Verdict, error) {
 		order = facts.Order
 	}
 	v := &record.Verdict{Kind: verdictKind(order)}
+	if facts.Claim == nil && f.hangUp() {
+		return nil, errRecorded
+	}
 	switch {
 	case facts.Claim == nil:
-		v.Detail = "its claim was removed, and its runner is gone"
+		v.Detail = "its folder in runs/ was removed while it ran"
 	case facts.Claim.Runner.Boot != proc.BootID():
 		v.Detail, v.Proven = "the host was restarted while it ran", true
 		return v, nil
@@ -65,6 +73,30 @@ func (f *follower) lost(facts runner.Facts) (*record.Verdict, error) {
 	f.notProven(v.Detail)
 	return v, nil
 }
+
+// errRecorded says that there is an exit record after all.
+var errRecorded = errors.New("its runner has recorded its end meanwhile")
+
+// hangUp closes the session of an attempt whose folder was removed: its runner, which can't be spoken to without that, then
+// ends what runs, and records it in a folder that it makes anew. It reports whether that came.
+func (f *follower) hangUp() bool {
+	if err := f.killSession(); err != nil {
+		f.log.Warn("can't close the session of a dispatch whose folder is gone", "err", err)
+		return false
+	}
+	for wait := 10 * time.Millisecond; wait < hangUpPatience; wait *= 2 {
+		if facts, err := runner.Look(f.sup.runs, f.d.ID, f.attempt); err == nil && facts.Exit != nil {
+			return true
+		}
+		if !f.wait(wait) {
+			return false
+		}
+	}
+	return false
+}
+
+// hangUpPatience bounds the wait for a runner that was hung up: its grace for that, 3 s, and the sweep.
+const hangUpPatience = 4 * time.Second
 
 // killGroup ends all in the attempt's control group, and reports whether that is proof: that it had one, which is empty now.
 // Processes that survive are an error.
@@ -132,15 +164,15 @@ func (f *follower) notProven(detail string) {
 	f.sup.write("not proven", f.d.ID, func(ctx context.Context) error { return f.sup.store.AddEvent(ctx, event) })
 }
 
+// folder is the path of the attempt's folder, whether it is there or not.
+func (f *follower) folder() string {
+	return filepath.Join(f.sup.runs, strconv.FormatInt(f.d.ID, 10), strconv.Itoa(f.attempt))
+}
+
 func (f *follower) sweep(facts runner.Facts) (proc.Swept, error) {
 	ctx, cancel := context.WithTimeout(f.sup.ctx, sweepLimit)
 	defer cancel()
-	dir, err := record.MakeDir(f.sup.runs, f.d.ID, f.attempt)
-	if err != nil {
-		return proc.Swept{}, err
-	}
-	entry := "CORTEX_RUN_DIR=" + dir.Path()
-	dir.Close()
+	entry := "CORTEX_RUN_DIR=" + f.folder()
 	others := f.others(facts.Claim)
 	return proc.Sweep(ctx, func() ([]proc.Stat, error) {
 		all, err := proc.All()

@@ -3,9 +3,13 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
 	"time"
 
 	"cortex/internal/fault"
+	"cortex/proc"
 	"cortex/runner"
 	"cortex/runner/record"
 )
@@ -25,8 +29,12 @@ const (
 // start brings a claimed attempt to its process. It reports whether there is something to follow.
 func (f *follower) start() bool {
 	spec, err := runner.Spec(f.sup.runs, f.d.ID)
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, record.ErrTorn), errors.Is(err, record.ErrNewer):
 		return f.neverStarted("its spec can't be read: " + err.Error())
+	default: // the host's trouble (no free descriptor), not its own
+		return f.resolve(fmt.Errorf("read the spec of dispatch %d: %w", f.d.ID, err))
 	}
 	f.limits(spec)
 	ctx, cancel := context.WithTimeout(f.startCtx, startPatience)
@@ -43,14 +51,19 @@ func (f *follower) start() bool {
 func (f *follower) resolve(why error) bool {
 	fault.Point("start.revoke")
 	revoked, err := runner.Revoke(f.sup.runs, f.d.ID, f.attempt, record.Claim{Reason: why.Error(), At: time.Now()})
-	for ; err != nil; revoked, err = runner.Revoke(f.sup.runs, f.d.ID, f.attempt, record.Claim{Reason: why.Error(), At: time.Now()}) {
+	for ; err != nil && !errors.Is(err, record.ErrTorn); revoked, err = runner.Revoke(f.sup.runs, f.d.ID, f.attempt, record.Claim{Reason: why.Error(), At: time.Now()}) {
 		f.log.Error("can't revoke a start; trying again", "err", err)
 		if !f.wait(time.Second) {
 			return false
 		}
 	}
 	if !revoked {
-		return true // a runner has it: follow that
+		return true // a runner has it, or had it before its agent wrote there: follow that
+	}
+	if f.paneHasChildren() {
+		// Its runner had claimed, and the claim was removed by the agent: it has begun, and is not begun again.
+		f.cut = true
+		return true
 	}
 	switch cause := context.Cause(f.startCtx); {
 	case f.sup.ctx.Err() != nil: // the next daemon finds it revoked and gives it back
@@ -59,6 +72,8 @@ func (f *follower) resolve(why error) bool {
 		return f.concludeUnstarted()
 	case errors.Is(cause, errPaused):
 		f.giveBack("paused before it had a process")
+	case errors.Is(why, errNoClaim): // of an earlier daemon
+		f.giveBack(why.Error())
 	default:
 		f.log.Error("a start failed", "err", why)
 		f.giveBack(why.Error())
@@ -67,10 +82,45 @@ func (f *follower) resolve(why error) bool {
 	return false
 }
 
+// paneHasChildren reports whether the process in the session that this start has opened has started something.
+func (f *follower) paneHasChildren() bool {
+	if f.session.PanePID == 0 {
+		return false
+	}
+	all, err := proc.All()
+	return err == nil && len(proc.Descendants(all, f.session.PanePID)) > 0
+}
+
+// endPane returns when the process in the session that this start has opened is gone: it has lost its claim, so that it ends
+// by itself, unless it hangs. It reports false when the daemon stops first.
+func (f *follower) endPane() bool {
+	if f.session.PanePID == 0 {
+		return true
+	}
+	pane, err := proc.Of(f.session.PanePID)
+	if err != nil {
+		return true
+	}
+	for wait := time.Millisecond; pane.Alive(); wait = min(2*wait, time.Second) {
+		if !f.wait(wait) {
+			return false
+		}
+		if wait == time.Second {
+			f.log.Warn("a runner that may not start does not end; ending it", "pid", pane.PID)
+			if err := pane.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, proc.ErrGone) {
+				f.log.Error("can't end a runner", "pid", pane.PID, "err", err)
+			}
+		}
+	}
+	return true
+}
+
 // giveBack puts a dispatch whose start was revoked back to pending.
 func (f *follower) giveBack(why string) {
 	f.settle() // whoever is still on his way loses against the claim; tmux may take its time
-	f.closeSession()
+	if !f.closeSession() || !f.endPane() {
+		return // the next daemon finds it revoked
+	}
 	f.sup.leave(f, nil)
 	err := f.sup.store.GiveBack(f.sup.ctx, f.d.ID, f.attempt, why)
 	if err != nil && f.sup.ctx.Err() == nil {

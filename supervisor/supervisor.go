@@ -135,6 +135,17 @@ func (s *Supervisor) Live() (live, unrecorded int) {
 	return len(s.live), len(s.unrecorded)
 }
 
+// Unrecorded is how the dispatches ended whose end is in runs/ and not yet in the database. It never waits.
+func (s *Supervisor) Unrecorded() map[int64]cortex.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[int64]cortex.Status, len(s.unrecorded))
+	for id, end := range s.unrecorded {
+		all[id] = end.Status
+	}
+	return all
+}
+
 // Gone returns a channel that is closed when nothing of the dispatch is left; nil where it does not live.
 func (s *Supervisor) Gone(id int64) <-chan struct{} {
 	if f := s.follower(id); f != nil {

@@ -20,6 +20,7 @@ type Session struct {
 	Owner   string // user option @cortex: the state folder of who made it; empty for the user's own
 	Tag     string // user option @cortex_run; empty also for a control session
 	Created time.Time
+	PanePID int // the process that was started in its active pane
 }
 
 // New is a session to be opened.
@@ -62,7 +63,7 @@ func (c *Client) tryName(ctx context.Context, w New, name string) (Session, erro
 		return Session{}, err
 	}
 	// After "--" nothing of the command is taken for an option, and of two words or more nothing goes through a shell.
-	open := []string{"new-session", "-d", "-E", "-P", "-F", "#{session_id}:#{session_created}:#{session_name}",
+	open := []string{"new-session", "-d", "-E", "-P", "-F", "#{session_id}:#{session_created}:#{pane_pid}:#{session_name}",
 		"-s", name, "-x", dimension(w.Columns, 200), "-y", dimension(w.Rows, 50), "--"}
 	commands := append([][]string{append(open, argv...)}, c.settings("="+name+":", w.Tag)...)
 	replies, conn, err := c.run(ctx, true, commands...)
@@ -73,12 +74,16 @@ func (c *Client) tryName(ctx context.Context, w New, name string) (Session, erro
 		return Session{}, fmt.Errorf("%w: %s", errNotOpened, replies[0].text())
 	}
 	id, rest, _ := strings.Cut(replies[0].text(), ":")
-	created, got, ok := strings.Cut(rest, ":")
-	seconds, err := strconv.ParseInt(created, 10, 64)
-	if !ok || err != nil {
+	fields := strings.SplitN(rest, ":", 3)
+	if len(fields) != 3 {
 		return Session{}, fmt.Errorf("open tmux session %s: tmux answered %q", name, replies[0].text())
 	}
-	s := Session{Server: conn.server, ID: id, Name: got, Owner: fromOption(c.owner), Tag: w.Tag, Created: time.Unix(seconds, 0)}
+	seconds, err := strconv.ParseInt(fields[0], 10, 64)
+	pane, perr := strconv.Atoi(fields[1])
+	if err = errors.Join(err, perr); err != nil {
+		return Session{}, fmt.Errorf("open tmux session %s: tmux answered %q", name, replies[0].text())
+	}
+	s := Session{Server: conn.server, ID: id, Name: fields[2], Owner: fromOption(c.owner), Tag: w.Tag, Created: time.Unix(seconds, 0), PanePID: pane}
 	if replies[len(replies)-1].failed {
 		return c.settle(ctx, conn, s)
 	}
@@ -250,7 +255,7 @@ func (c *Client) list(ctx context.Context) ([]Session, error) {
 	var sessions []Session
 	for _, r := range parseRows(replies[0]) {
 		sessions = append(sessions, Session{
-			Server: conn.server, ID: r.id, Name: r.name, Owner: fromOption(r.owner), Tag: fromOption(r.tag), Created: r.created,
+			Server: conn.server, ID: r.id, Name: r.name, Owner: fromOption(r.owner), Tag: fromOption(r.tag), Created: r.created, PanePID: r.pane,
 		})
 	}
 	c.mu.Lock()
@@ -262,16 +267,16 @@ func (c *Client) list(ctx context.Context) ([]Session, error) {
 // row is one session as the server lists it. Names have no colons (tmux makes them _), nor has a tag of ours (optionValue);
 // an owner that somebody else wrote may, and is last.
 type row struct {
-	id       string
-	created  time.Time
-	attached bool
-	control  bool
-	name     string
-	tag      string
-	owner    string
+	id      string
+	created time.Time
+	pane    int
+	control bool
+	name    string
+	tag     string
+	owner   string
 }
 
-const rowFormat = "#{session_id}:#{session_created}:#{session_attached}:#{@cortex_control}:#{session_name}:#{@cortex_run}:#{@cortex}"
+const rowFormat = "#{session_id}:#{session_created}:#{pane_pid}:#{@cortex_control}:#{session_name}:#{@cortex_run}:#{@cortex}"
 
 var listCommand = []string{"list-sessions", "-F", rowFormat}
 
@@ -302,10 +307,11 @@ func parseRow(line string) (row, bool) {
 		return row{}, false
 	}
 	seconds, err := strconv.ParseInt(f[1], 10, 64)
-	if err != nil {
+	pane, perr := strconv.Atoi(f[2])
+	if err != nil || perr != nil {
 		return row{}, false
 	}
 	return row{
-		id: f[0], created: time.Unix(seconds, 0), attached: f[2] != "0", control: f[3] == "on", name: f[4], tag: f[5], owner: f[6],
+		id: f[0], created: time.Unix(seconds, 0), pane: pane, control: f[3] == "on", name: f[4], tag: f[5], owner: f[6],
 	}, true
 }

@@ -23,6 +23,9 @@ import (
 // ErrNoDaemon says that nobody answers on the socket, or that who did went away in the middle of an answer.
 var ErrNoDaemon = errors.New("no daemon answers")
 
+// ErrWentAway is an ErrNoDaemon of a daemon that was there, and ended before it had answered.
+var ErrWentAway = fmt.Errorf("%w any more", ErrNoDaemon)
+
 // Error is what the daemon answered in place of what was asked for.
 type Error struct {
 	Problem cortex.Error
@@ -138,16 +141,16 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 
 // unreachable says why nobody answers, and what to do.
 func (c *Client) unreachable(err error) error {
-	message, hint := "No daemon answers on "+c.socket, "start one: cortex serves when it is called without a command"
+	kind, message, hint := ErrNoDaemon, "No daemon answers on "+c.socket, "start one: cortex serves when it is called without a command"
 	switch {
 	case errors.Is(err, syscall.EACCES):
 		message, hint = "The socket "+c.socket+" can't be opened", "run this as the user whose daemon it is"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		hint = "it ended without removing its socket; start it again: cortex"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		message, hint = "The daemon went away before it answered", "look whether the order took effect: cortex status, cortex list"
+		kind, message, hint = ErrWentAway, "The daemon went away before it answered", "look whether the order took effect: cortex status, cortex list"
 	}
-	return &cortex.Error{Message: message, Hint: hint, Err: fmt.Errorf("%w: %w", ErrNoDaemon, err)}
+	return &cortex.Error{Message: message, Hint: hint, Err: fmt.Errorf("%w: %w", kind, err)}
 }
 
 // answer reads an answer's body, and makes one that says no an *Error.
@@ -155,7 +158,7 @@ func answer(resp *http.Response) ([]byte, error) {
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, &cortex.Error{Message: "The daemon went away in the middle of its answer", Hint: "ask again",
-			Err: fmt.Errorf("%w: %w", ErrNoDaemon, err)}
+			Err: fmt.Errorf("%w: %w", ErrWentAway, err)}
 	}
 	// 503 is also the answer of /health when something is wrong: then it is no problem but what was asked for.
 	var p api.Problem

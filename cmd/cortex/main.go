@@ -74,6 +74,8 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage, 69 no daemon.`,
 		Args:          noCommand,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+
+		SuggestionsMinimumDistance: 2,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if c.format != "text" && c.format != "json" {
 				return usage("-o takes text or json, not %q", c.format)
@@ -84,7 +86,12 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage, 69 no daemon.`,
 			return serve(cmd.Context(), opts)
 		},
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage("%s: %w", cmd.CommandPath(), err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if cmd == root {
+			return usage("%w", err)
+		}
+		return usage("%s: %w", cmd.CommandPath(), err)
+	})
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"}) // --help is enough, and one way
 	root.PersistentFlags().StringVarP(&c.format, "output", "o", "text", "how to answer: text or json")
 	root.Flags().StringVar(&opts.configPath, "config", "", "configuration file (else $CORTEX_CONFIG, ./cortex.toml, ~/.config/cortex/cortex.toml)")

@@ -54,7 +54,6 @@ func serve(ctx context.Context, o serveOptions) error {
 		_, err := fmt.Fprintln(o.stdout, "Configuration validation successful")
 		return err
 	}
-	syscall.Umask(0o077)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	signal.Ignore(syscall.SIGHUP) // a daemon that was started from a terminal outlives it

@@ -101,6 +101,7 @@ func waitOne(ctx context.Context, daemon *client.Client, id int64, known bool) (
 	for {
 		var d api.Dispatch
 		_, err := daemon.Get(ctx, fmt.Sprintf("/dispatches/%d", id), url.Values{"wait": {pollTime.String()}}, &d)
+		known = known || errors.Is(err, client.ErrWentAway)
 		switch {
 		case err == nil && cortex.Status(d.Status).Ended():
 			return d, nil

@@ -24,11 +24,24 @@ import (
 	"cortex/proc"
 )
 
+// TB is what a host needs of its test: a testing.T, or a run of a property test.
+type TB interface {
+	Helper()
+	Log(args ...any)
+	Logf(format string, args ...any)
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Failed() bool
+	Cleanup(func())
+}
+
 // Patience is how long Eventually waits: long, since it is only ever used up by a test that fails.
 const Patience = 60 * time.Second
 
 // Eventually waits for a condition, looking often.
-func Eventually(t testing.TB, what string, ok func() bool) {
+func Eventually(t TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(Patience)
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -139,7 +152,7 @@ func (b Binaries) Remove() {
 
 // Host is a test's own host.
 type Host struct {
-	t      testing.TB
+	t      TB
 	Bin    string // folder of the binaries
 	Home   string
 	State  string // Home/.cortex
@@ -149,7 +162,7 @@ type Host struct {
 }
 
 // New makes a host. Its end stops what runs there and fails the test when something is left that should not be.
-func New(t testing.TB) *Host {
+func New(t TB) *Host {
 	t.Helper()
 	bin, err := Build()
 	if err != nil {
@@ -178,7 +191,7 @@ func New(t testing.TB) *Host {
 	return h
 }
 
-func freePort(t testing.TB) string {
+func freePort(t TB) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ func (r *runner) begin() {
 	r.screen = openScreen()
 	r.began = time.Now()
 	r.cause = record.CauseExit
+	r.openReady()
 	room, err := r.dir.Reserve(record.ExitFile, record.ExitReserve)
 	r.room = room
 	control, lerr := listen(r.dir)

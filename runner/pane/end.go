@@ -111,7 +111,7 @@ func (r *runner) writeExit() error {
 		return err
 	}
 	if r.dir.Gone() { // somebody has removed it, and our room with it; the socket keeps the old one
-		dir, err := record.MakeDir(r.opts.Runs, r.opts.ID, r.opts.Attempt)
+		dir, err := record.RemakeDir(r.opts.Runs, r.opts.ID, r.opts.Attempt)
 		if err != nil {
 			return err
 		}

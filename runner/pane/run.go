@@ -128,7 +128,7 @@ type runner struct {
 	unsaid   *record.Started  // started.json, where it could not be written yet
 	swept    map[proc.Ident]proc.Stat
 	exit     *record.Exit // set once all is over
-	signaled bool         // readiness was
+	waiting  *os.File     // the daemon's FIFO, until readiness was signalled; opened before the agent could remove it
 	ended    bool
 }
 
@@ -175,18 +175,25 @@ func identity(id proc.Ident) record.Process {
 	return record.Process{Boot: proc.BootID(), PIDNS: proc.PIDNamespace(), PID: id.PID, Start: id.Start}
 }
 
-// ready tells the daemon, by a byte in its FIFO, that there is something to be learned. That nobody waits is no error.
-func (r *runner) ready() {
-	if r.signaled {
-		return
-	}
-	r.signaled = true
+// openReady opens the daemon's FIFO. That nobody waits is no error.
+func (r *runner) openReady() {
 	f, err := r.dir.Open(record.ReadyFIFO, os.O_WRONLY|nonblock, 0)
 	if err != nil {
 		return // no FIFO, or no reader: the daemon asks the socket
 	}
-	if st, err := f.Stat(); err == nil && st.Mode()&fs.ModeNamedPipe != 0 {
-		f.Write([]byte{1}) // one that went away meanwhile asks the socket, too
+	if st, err := f.Stat(); err != nil || st.Mode()&fs.ModeNamedPipe == 0 {
+		f.Close()
+		return
 	}
-	f.Close()
+	r.waiting = f
+}
+
+// ready tells the daemon, by a byte in its FIFO, that there is something to be learned, once.
+func (r *runner) ready() {
+	if r.waiting == nil {
+		return
+	}
+	r.waiting.Write([]byte{1}) // one that went away meanwhile asks the socket, too
+	r.waiting.Close()
+	r.waiting = nil
 }

@@ -278,11 +278,12 @@ func TestDeafConnections(t *testing.T) {
 	w.phase(record.PhaseRunning)
 	line, err := json.Marshal(record.Request{Format: record.Format, Seq: 1, Op: record.OpStatus})
 	check(t, err)
+	line = append(line, '\n')
 	for range 5 {
 		deaf := tr.connect()
 		go func() { // until it is dropped
 			for {
-				if _, err := deaf.c.Write(append(line, '\n')); err != nil {
+				if _, err := deaf.c.Write(line); err != nil {
 					return
 				}
 			}

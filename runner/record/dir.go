@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +39,22 @@ func OpenDir(runs string, id int64, attempt int) (*Dir, error) {
 // MakeDir is OpenDir for a folder that is made, durably and with mode 0700, where it is not there yet.
 func MakeDir(runs string, id int64, attempt int) (*Dir, error) {
 	return openDir(runs, id, attempt, true)
+}
+
+// RemakeDir is MakeDir where the folders above may have been removed, too: what is recorded of an end must not depend on
+// them. Nothing is started in such a folder, since it has no spec.
+func RemakeDir(runs string, id int64, attempt int) (*Dir, error) {
+	if err := os.MkdirAll(runs, 0o700); err != nil {
+		return nil, err
+	}
+	top, err := MakeDir(runs, id, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := top.Close(); err != nil {
+		return nil, err
+	}
+	return MakeDir(runs, id, attempt)
 }
 
 func openDir(runs string, id int64, attempt int, create bool) (*Dir, error) {
@@ -136,6 +154,22 @@ func (d *Dir) Remove(name string) error {
 	return nil
 }
 
+// RemoveTemps removes what Write and Create of name have left where their process was killed. Nobody may be writing it.
+func (d *Dir) RemoveTemps(name string) error {
+	f, err := d.Open(".", os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	names, err := f.Readdirnames(-1)
+	err = errors.Join(err, f.Close())
+	for _, n := range names {
+		if strings.HasPrefix(n, "."+name+".") {
+			err = errors.Join(err, d.Remove(n))
+		}
+	}
+	return err
+}
+
 // Read decodes the JSON file name into v. Errors: fs.ErrNotExist, ErrTorn, ErrNewer, or of reading.
 func (d *Dir) Read(name string, v any) error {
 	f, err := d.OpenRegular(name)
@@ -143,6 +177,9 @@ func (d *Dir) Read(name string, v any) error {
 		return err
 	}
 	defer f.Close()
+	if st, err := f.Stat(); err != nil || st.Size() > maxFile {
+		return errors.Join(err, fmt.Errorf("%s: %w", f.Name(), errTooBig))
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return err
@@ -211,13 +248,15 @@ func (d *Dir) Rename(from, to string) error {
 	return d.Sync()
 }
 
-// writeTemp writes v durably into a temporary file of this process's own and returns its name.
+var temps atomic.Uint64
+
+// writeTemp writes v durably into a temporary file of this call's own and returns its name.
 func (d *Dir) writeTemp(name string, v any) (string, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return "", err
 	}
-	tmp := fmt.Sprintf(".%s.%d", name, os.Getpid())
+	tmp := fmt.Sprintf(".%s.%d.%d", name, os.Getpid(), temps.Add(1))
 	if err := d.Remove(tmp); err != nil {
 		return "", err
 	}

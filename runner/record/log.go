@@ -74,6 +74,13 @@ func (d *Dir) CreateLog(limit int64) (*LogWriter, error) {
 	if limit <= 0 {
 		limit = DefaultOutputMax
 	}
+	old, err := d.stretches()
+	for _, s := range old {
+		err = errors.Join(err, d.removeStretch(strings.TrimPrefix(s.name, OutputLog)))
+	}
+	if err != nil {
+		return nil, err
+	}
 	w := &LogWriter{dir: d, max: max(limit, minOutputMax)}
 	head, err := d.createStretch("", 0, w.max/2)
 	if err != nil {

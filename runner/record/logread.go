@@ -79,6 +79,14 @@ func (d *Dir) openLog() (*LogReader, error) {
 	if err := whole.add(f); err != nil {
 		return nil, errors.Join(err, tail.Close())
 	}
+	// A listing that the writer turned in is no snapshot: one of the stretches, or all, may be missing.
+	again, err := d.stretches()
+	if err == nil && !slices.Equal(again, found) {
+		err = errTurned
+	}
+	if err != nil {
+		return nil, errors.Join(err, tail.Close(), whole.Close())
+	}
 	if len(found) == 0 {
 		return whole, nil
 	}

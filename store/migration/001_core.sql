@@ -48,13 +48,15 @@ CREATE INDEX dispatches_started ON dispatches (dispatched_at);
 -- deleted after it was made, so that the intake then works.
 CREATE TABLE forgotten (
 	dispatch_id INTEGER PRIMARY KEY,
-	deleted_at  TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+	deleted_at  TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+	waited      INTEGER DEFAULT 0 -- 1: it waited, and that its deletion is its cancel has yet to be told
 );
 
 CREATE TRIGGER dispatches_forget AFTER DELETE ON dispatches
-WHEN old.status IN ('completed', 'failed', 'cancelled')
+WHEN old.status <> 'running'
 BEGIN
-	INSERT OR IGNORE INTO forgotten (dispatch_id) VALUES (old.id);
+	INSERT OR IGNORE INTO forgotten (dispatch_id, waited)
+		VALUES (old.id, old.accepted = 1 AND old.status IN ('pending', 'pending_retry'));
 END;
 
 CREATE TRIGGER dispatches_remember AFTER INSERT ON dispatches
