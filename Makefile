@@ -36,6 +36,11 @@ lint: tools-test ## Check format, code, scripts and modules
 	go tool staticcheck -tags faults ./...
 	shellcheck scripts/*.sh .ci/run e2e/testdata/drill.sh
 
+ROUNDS ?= 100
+.PHONY: torture
+torture: tools-test ## Random operations against the real binaries, ROUNDS=100 runs of them
+	go test -count=1 -v -timeout 0 -run 'TestModel$$' ./e2e -rapid.checks=$(ROUNDS)
+
 .PHONY: bench
 bench: tools-demo build ## Measure starts per second, latency and memory, as ratios to bare tmux
 	go run ./bench
