@@ -4,19 +4,14 @@ package testenv
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -54,50 +49,11 @@ func Eventually(t TB, what string, ok func() bool) {
 	}
 }
 
-// Binaries are cortex and cortex-runner, built for tests.
-type Binaries struct {
-	Dir      string
-	borrowed bool
-}
-
-var build = sync.OnceValues(func() (Binaries, error) { return compile("-race", "-tags=faults") })
-
-// Build builds the binaries with the race detector and the fault points, once a test program. A test that was started again
-// in a namespace of its own (Namespace) has those of the first.
-func Build() (Binaries, error) {
-	if dir := os.Getenv(binariesOf); dir != "" {
-		return Binaries{Dir: dir, borrowed: true}, nil
-	}
-	return build()
-}
-
 // binariesOf and namespaceOf name the variables by which a test that was started again knows it.
 const (
 	binariesOf  = "CORTEX_TEST_BINARIES"
 	namespaceOf = "CORTEX_TEST_NAMESPACE"
 )
-
-func compile(flags ...string) (Binaries, error) {
-	dir, err := os.MkdirTemp("", "cortex-bin")
-	if err != nil {
-		return Binaries{}, err
-	}
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return Binaries{}, fmt.Errorf("find the module: %w", err)
-	}
-	for name, args := range map[string][]string{"cortex": flags, "cortex-runner": {"-tags=faults"}} {
-		cmd := exec.Command("go", slices.Concat([]string{"build"}, args, []string{"-o", filepath.Join(dir, name), "./cmd/" + name})...)
-		cmd.Dir = strings.TrimSpace(string(root))
-		if name == "cortex-runner" {
-			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return Binaries{}, fmt.Errorf("build %s: %w\n%s", name, err, out)
-		}
-	}
-	return Binaries{Dir: dir}, nil
-}
 
 // Namespace runs the test again in a mount namespace of its own (and in a user namespace, unless by root), in which it may
 // mount what nobody else sees. It reports true there; the first run, where it is false, has nothing more to do.
@@ -141,13 +97,6 @@ func (h *Host) SmallDisk(size string) {
 			h.t.Error(err)
 		}
 	})
-}
-
-// Remove removes the binaries.
-func (b Binaries) Remove() {
-	if b.Dir != "" && !b.borrowed {
-		os.RemoveAll(b.Dir)
-	}
 }
 
 // Host is a test's own host.
@@ -266,137 +215,6 @@ func (h *Host) Sessions() []string {
 		}
 	}
 	return names
-}
-
-// Daemon is a running cortex.
-type Daemon struct {
-	h    *Host
-	cmd  *exec.Cmd
-	log  string // a file
-	done chan struct{}
-	err  error
-}
-
-// Start starts the daemon and waits until it answers.
-func (h *Host) Start(args ...string) *Daemon {
-	h.t.Helper()
-	d := h.Launch(args...)
-	Eventually(h.t, "the daemon to answer", func() bool {
-		select {
-		case <-d.done:
-			h.t.Fatalf("the daemon ended: %v\n%s", d.err, d.Log())
-		default:
-		}
-		code, _ := h.Get("/status")
-		return code == http.StatusOK
-	})
-	return d
-}
-
-// Launch starts the daemon and does not wait. It is killed at the test's end, if it still runs.
-func (h *Host) Launch(args ...string) *Daemon {
-	h.t.Helper()
-	log, err := os.CreateTemp(filepath.Dir(h.Home), "daemon-*.log")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer log.Close()
-	d := &Daemon{h: h, cmd: h.Command(filepath.Join(h.Bin, "cortex"), args...), log: log.Name(), done: make(chan struct{})}
-	d.cmd.Stdout, d.cmd.Stderr = log, log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := d.cmd.Start(); err != nil {
-		h.t.Fatal(err)
-	}
-	go func() {
-		d.err = d.cmd.Wait()
-		close(d.done)
-	}()
-	h.t.Cleanup(func() {
-		d.Kill()
-		if strings.Contains(d.Log(), "DATA RACE") {
-			h.t.Errorf("the daemon has a data race")
-		}
-		if h.t.Failed() {
-			h.t.Logf("daemon %d:\n%s", d.PID(), d.Log())
-		}
-	})
-	return d
-}
-
-// PID is the daemon's.
-func (d *Daemon) PID() int { return d.cmd.Process.Pid }
-
-// Kill kills the daemon with SIGKILL.
-func (d *Daemon) Kill() {
-	d.cmd.Process.Kill()
-	<-d.done
-}
-
-// Stop stops the daemon with SIGTERM and fails the test if it does not end well.
-func (d *Daemon) Stop() {
-	d.h.t.Helper()
-	d.cmd.Process.Signal(syscall.SIGTERM)
-	<-d.done
-	if d.err != nil {
-		d.h.t.Fatalf("the daemon's stop: %v\n%s", d.err, d.Log())
-	}
-}
-
-// Done is closed when the daemon has ended.
-func (d *Daemon) Done() <-chan struct{} { return d.done }
-
-// ExitCode is the daemon's, once Done is closed.
-func (d *Daemon) ExitCode() int { return d.cmd.ProcessState.ExitCode() }
-
-// Log is what the daemon has said.
-func (d *Daemon) Log() string {
-	text, err := os.ReadFile(d.log)
-	if err != nil {
-		d.h.t.Error(err)
-	}
-	return string(text)
-}
-
-// Answer is a JSON answer.
-type Answer map[string]any
-
-// Get asks over TCP, as curl does.
-func (h *Host) Get(path string) (int, Answer) { return h.Ask(http.MethodGet, path, "") }
-
-// Post is Get with a body that may be empty.
-func (h *Host) Post(path, body string) (int, Answer) { return h.Ask(http.MethodPost, path, body) }
-
-// Ask sends a request over TCP, with the token. The answer is nil where it is not JSON, and the code 0 where there is none.
-func (h *Host) Ask(method, path, body string) (int, Answer) {
-	code, text := h.AskText(method, path, body)
-	var a Answer
-	if json.Unmarshal([]byte(text), &a) != nil {
-		return code, nil
-	}
-	return code, a
-}
-
-// AskText is Ask for an answer of any kind.
-func (h *Host) AskText(method, path, body string) (int, string) {
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+h.Listen+path, strings.NewReader(body))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if token, err := os.ReadFile(filepath.Join(h.State, "token")); err == nil {
-		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, err.Error()
-	}
-	return resp.StatusCode, string(text)
 }
 
 // Submit submits a command and returns its id.
