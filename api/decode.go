@@ -37,21 +37,32 @@ type value struct {
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	tooLarge := &cortex.Error{Reason: cortex.ReasonTooLarge, Message: "The body is larger than 8 MiB",
 		Hint: "hand large input to the command in a file"}
-	if r.ContentLength > maxBody {
-		return nil, tooLarge
-	}
 	// Not every connection can have a deadline (a test's recorder); the header's and the idle limits remain.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+	if r.ContentLength > maxBody {
+		drain(r.Body)
+		return nil, tooLarge
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var limit *http.MaxBytesError
 	switch {
 	case errors.As(err, &limit):
+		drain(r.Body)
 		return nil, tooLarge
 	case err != nil:
 		return nil, &cortex.Error{Reason: cortex.ReasonBadJSON, Message: "The body ended early or came too slowly", Hint: "send it again", Err: err}
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return body, nil
+}
+
+// maxDrained bounds what is read of a body that is refused for its size.
+const maxDrained = 8 * maxBody
+
+// drain reads on for a client that is still sending: it would else be cut off, and never see the answer. How much of it comes
+// does not matter.
+func drain(body io.Reader) {
+	_, _ = io.CopyN(io.Discard, body, maxDrained)
 }
 
 // decodeBody takes the body's fields. The content type does not matter (curl -d says form-urlencoded); an empty body is

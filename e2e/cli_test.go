@@ -76,7 +76,7 @@ func TestWrongUsageIsStatusTwo(t *testing.T) {
 	for line, says := range map[string]string{
 		"statu":                             "did you mean status?",
 		"statsu":                            `no command "statsu"`,
-		"sumbit --bead b -- true":           "cortex: ",
+		"sumbit --bead b -- true":           "unknown flag: --bead",
 		"zzz":                               `no command "zzz"`,
 		"status now":                        "cortex status",
 		"health x":                          "cortex health",

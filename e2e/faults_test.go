@@ -20,6 +20,19 @@ func faulty(t *testing.T, fault string) *testenv.Host {
 
 func whole(h *testenv.Host) { h.Extra = nil }
 
+// dead waits until the daemon has died of its fault.
+func dead(t *testing.T, d *testenv.Daemon) {
+	t.Helper()
+	testenv.Eventually(t, "the daemon to die of its fault", func() bool {
+		select {
+		case <-d.Done():
+			return true
+		default:
+			return false
+		}
+	})
+}
+
 // once is a command that leaves a line each time it runs; ran counts them.
 func once(h *testenv.Host) []string {
 	return []string{"sh", "-c", "echo ran >> " + h.Home + "/ran; exit 7"}
@@ -46,7 +59,7 @@ func TestDeathBeforeAcceptance(t *testing.T) {
 			h := faulty(t, point+":kill")
 			d := h.Start()
 			h.Try(filepath.Join(h.Bin, "cortex"), append([]string{"submit", "--bead", "b", "--"}, once(h)...)...)
-			<-d.Done()
+			dead(t, d)
 			whole(h)
 			h.Start()
 			testenv.Eventually(t, "the daemon to have taken everything in", func() bool {
@@ -75,8 +88,12 @@ func TestDeathAtEachStop(t *testing.T) {
 			t.Parallel()
 			h := faulty(t, point+":kill")
 			d := h.Start()
-			h.Try(filepath.Join(h.Bin, "cortex"), append([]string{"submit", "--bead", "b", "--"}, once(h)...)...)
-			<-d.Done()
+			command := once(h)
+			if point == "follow.started" { // one that has ended by then is never seen to run
+				command[2] = fmt.Sprintf("while kill -0 %d; do sleep 0.02; done; ", d.PID()) + command[2]
+			}
+			h.Try(filepath.Join(h.Bin, "cortex"), append([]string{"submit", "--bead", "b", "--"}, command...)...)
+			dead(t, d)
 			whole(h)
 			h.Start()
 			h.WaitStatus("1", "failed")
@@ -106,7 +123,7 @@ func TestDeathWithinCancel(t *testing.T) {
 			id := h.Submit("b", "sleep", "100000")
 			agent := h.WaitRunning(id)
 			post(h, "/dispatches/"+id+"/cancel", `{"grace":"0s"}`)
-			<-d.Done()
+			dead(t, d)
 			whole(h)
 			h.Start()
 			h.WaitStatus(id, want)
@@ -138,7 +155,7 @@ func TestDeathWithinPause(t *testing.T) {
 			if point == "resume.before" {
 				post(h, "/scheduler/resume", "")
 			}
-			<-d.Done()
+			dead(t, d)
 			whole(h)
 			h.Start()
 			if _, a := h.Get("/scheduler/status"); a["state"] != want {
@@ -156,7 +173,7 @@ func TestDeathBeforeVerdict(t *testing.T) {
 	id := h.Submit("b", "sleep", "100000")
 	agent := h.WaitRunning(id)
 	killRunner(h, agent.PID)
-	<-d.Done()
+	dead(t, d)
 	whole(h)
 	h.Start()
 	h.WaitStatus(id, "failed")
@@ -264,7 +281,7 @@ func TestRepeatedSubmit(t *testing.T) {
 			d := h.Start()
 			body := fmt.Sprintf(`{"bead_id":"b","idempotency_key":"night-1","command":["sh","-c","echo ran >> %s/ran; exit 7"]}`, h.Home)
 			post(h, "/dispatches", body)
-			<-d.Done()
+			dead(t, d)
 			whole(h)
 			h.Start()
 			code, a := h.Post("/dispatches", body)

@@ -143,7 +143,7 @@ func TestCrashWithStartsOnTheirWay(t *testing.T) {
 	for i := range 10 {
 		h.Try(filepath.Join(h.Bin, "cortex"), "submit", "--bead", fmt.Sprint("b", i), "--", "true")
 	}
-	<-d.Done()
+	dead(t, d)
 	whole(h)
 	h.Start()
 	testenv.Eventually(t, "all to complete", func() bool {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -234,7 +235,7 @@ func TestWaitOverAKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, "its long poll", func() bool {
-		return strings.Count(h.Run("ss", "-xH", "src", "*cortex.sock"), "ESTAB") > 0
+		return strings.Contains(h.Run("ss", "-xpH", "state", "established"), fmt.Sprintf("pid=%d,", cmd.Process.Pid))
 	})
 	d.Kill()
 	h.Start()
