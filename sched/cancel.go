@@ -17,7 +17,7 @@ import (
 func (s *Scheduler) Cancel(ctx context.Context, id int64, o CancelOrder) (Cancelled, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), store.WriteTimeout)
 	defer cancel()
-	for {
+	for try := 0; ; try++ {
 		recorded, err := s.cancelLive(ctx, id, o)
 		if err == nil {
 			return s.cancelled(ctx, id, recorded)
@@ -28,8 +28,8 @@ func (s *Scheduler) Cancel(ctx context.Context, id int64, o CancelOrder) (Cancel
 		if !errors.Is(err, supervisor.ErrNotLive) {
 			return Cancelled{}, err
 		}
-		done, c, err := s.cancelWaiting(ctx, id, o)
-		if done || err != nil {
+		done, c, err := s.cancelWaiting(ctx, id, o, try >= betweenTries)
+		if done || err != nil && !errors.Is(err, store.ErrNotRunning) {
 			return c, err
 		}
 		// It was claimed between the two looks, or is being given back: look again.
@@ -39,16 +39,22 @@ func (s *Scheduler) Cancel(ctx context.Context, id int64, o CancelOrder) (Cancel
 	}
 }
 
+// betweenTries is how often, 5 ms apart, a cancel looks again for a dispatch that is on its way into or out of what lives. One
+// that stays between the two is being given back, and waits for a locked database.
+const betweenTries = 40
+
 func (s *Scheduler) cancelLive(ctx context.Context, id int64, o CancelOrder) (string, error) {
 	return s.sup.Cancel(ctx, id, s.stopOrder(id, o))
 }
 
-// cancelWaiting cancels a dispatch that does not live. It reports false when it has begun to live meanwhile.
-func (s *Scheduler) cancelWaiting(ctx context.Context, id int64, o CancelOrder) (bool, Cancelled, error) {
+// cancelWaiting cancels a dispatch that does not live. It reports false when it has begun to live meanwhile, or lives no more;
+// with stays true that is taken for its state, and the order is put on record for whoever has it.
+func (s *Scheduler) cancelWaiting(ctx context.Context, id int64, o CancelOrder, stays bool) (bool, Cancelled, error) {
 	d, err := s.store.Get(ctx, id)
 	if err != nil {
 		return true, Cancelled{}, err
 	}
+	d = s.Overlay(d)
 	switch {
 	case d.Status == cortex.Cancelled:
 		return true, Cancelled{Dispatch: d, Recorded: RecordedDatabase}, nil
@@ -57,9 +63,9 @@ func (s *Scheduler) cancelWaiting(ctx context.Context, id int64, o CancelOrder) 
 	case d.Status == cortex.Running && !d.Accepted:
 		c, err := s.cancelByHand(ctx, d)
 		return true, c, err
-	case d.Status == cortex.Running && !s.isAdopted():
+	case d.Status == cortex.Running && (stays || !s.isAdopted()):
 		c, err := s.cancelUnknown(ctx, d, o)
-		return true, c, err
+		return !errors.Is(err, store.ErrNotRunning), c, err
 	case d.Status == cortex.Running:
 		return false, Cancelled{}, nil
 	}
@@ -73,8 +79,8 @@ func (s *Scheduler) cancelWaiting(ctx context.Context, id int64, o CancelOrder) 
 	return true, Cancelled{Dispatch: d, Recorded: recorded}, nil
 }
 
-// cancelUnknown puts the cancel of a dispatch on record that the daemon has yet to take in, since the database is locked:
-// whoever adopts it finds the order.
+// cancelUnknown puts the cancel of a dispatch on record that is in nobody's hands while the database is locked: the daemon has
+// yet to take it in, or has given its start back. Whoever adopts it, or writes that, finds the order.
 func (s *Scheduler) cancelUnknown(ctx context.Context, d cortex.Dispatch, o CancelOrder) (Cancelled, error) {
 	order := s.stopOrder(d.ID, o)
 	recorded, err := s.store.OrderStop(ctx, d.ID, d.Attempts, order, cortex.Event{
@@ -140,7 +146,8 @@ func (s *Scheduler) cancelled(ctx context.Context, id int64, recorded string) (C
 
 func (s *Scheduler) notRunning(ctx context.Context, id int64) error {
 	how := "has ended"
-	if d, err := s.store.Get(ctx, id); err == nil && d.Status.Ended() {
+	d, err := s.store.Get(ctx, id)
+	if d = s.Overlay(d); err == nil && d.Status.Ended() {
 		if d.Status == cortex.Cancelled {
 			how = "is cancelled"
 		} else {
@@ -177,7 +184,7 @@ func (s *Scheduler) WaitEnded(ctx context.Context, id int64) error {
 		if err != nil {
 			return err
 		}
-		if s.sup.Overlay(d).Status.Ended() {
+		if s.Overlay(d).Status.Ended() {
 			return nil
 		}
 		select {

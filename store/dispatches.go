@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -133,7 +134,8 @@ func wrap(err error, deed string, id int64) error {
 	return nil
 }
 
-// GiveBack makes a claimed dispatch pending again, of which nothing was started; it uses up no retry. ErrNotRunning.
+// GiveBack makes a claimed dispatch pending again, of which nothing was started; it uses up no retry. One whose stop was
+// ordered meanwhile is cancelled. ErrNotRunning.
 func (s *Store) GiveBack(ctx context.Context, id int64, attempt int, why string) error {
 	err := s.do(ctx, func(t *tx) error {
 		r, err := t.row(id)
@@ -151,6 +153,14 @@ func (s *Store) GiveBack(ctx context.Context, id int64, attempt int, why string)
 			return ErrNotRunning
 		}
 		t.move(cortex.Running, cortex.Pending)
+		if r.StopOrder != "" {
+			var order record.Order
+			if json.Unmarshal([]byte(r.StopOrder), &order) != nil {
+				order.Actor = "" // scribbled over by hand: a stop all the same
+			}
+			_, err := t.cancelPending(id, order.Actor, t.now)
+			return err
+		}
 		return t.about(r.dispatch(), cortex.Event{Type: cortex.EventDispatchGivenBack,
 			Message: fmt.Sprintf("Dispatch %d is pending again, nothing of it was started: %s", id, why),
 			Details: details(map[string]any{"attempt": attempt, "why": why})})

@@ -54,7 +54,10 @@ func (s *Store) Pause(ctx context.Context, h cortex.Hold) (cortex.Hold, string, 
 	defer cancel()
 	var set cortex.Hold
 	err := s.do(ctx, func(t *tx) (err error) {
-		set, err = t.pause(h, now)
+		// A claim of the transaction before, or before it in this one, is not dated later than the pause.
+		dated := h
+		dated.Since = t.now
+		set, err = t.pause(dated, t.now)
 		return err
 	})
 	if err == nil {
