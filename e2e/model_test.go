@@ -232,6 +232,9 @@ func (m *model) settle() {
 		}
 		return a["running_count"] == 0.0 && a["pending_count"] == 0.0 && ended == float64(len(m.jobs))
 	})
+	testenv.Eventually(m.t, "all ends in the database", func() bool {
+		return m.h.SQL("SELECT count(*) FROM dispatches WHERE status IN ('completed', 'failed', 'cancelled')") == fmt.Sprint(len(m.jobs))
+	})
 }
 
 // verdict compares what is on record with what happened.
