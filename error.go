@@ -7,6 +7,7 @@ type Reason string
 
 // The reasons. The API maps each to its HTTP status by one table (api/problem.go), and docs/errors.md explains each.
 const (
+	ReasonBadRequest       Reason = "bad_request"
 	ReasonBadJSON          Reason = "bad_json"
 	ReasonUnknownField     Reason = "unknown_field"
 	ReasonBadValue         Reason = "bad_value"

@@ -12,6 +12,7 @@ import (
 
 // statuses is the one place where a reason becomes an HTTP status. docs/errors.md has a heading for each.
 var statuses = map[cortex.Reason]int{
+	cortex.ReasonBadRequest:       http.StatusBadRequest,
 	cortex.ReasonBadJSON:          http.StatusBadRequest,
 	cortex.ReasonUnknownField:     http.StatusBadRequest,
 	cortex.ReasonBadValue:         http.StatusBadRequest,

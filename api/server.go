@@ -86,6 +86,9 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	}
 	ended := make(chan error, len(listeners))
 	for _, l := range listeners {
+		if _, ok := l.Addr().(*net.TCPAddr); ok {
+			l = jsonErrors{l}
+		}
 		go func() { ended <- server.Serve(l) }()
 	}
 	var failed error

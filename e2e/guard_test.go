@@ -1,7 +1,12 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,6 +95,44 @@ func TestRefusals(t *testing.T) {
 	}
 	if _, a := h.Get("/status"); a["scheduler_state"] != "running" {
 		t.Errorf("the scheduler is %v", a["scheduler_state"])
+	}
+}
+
+// What is no request that can be read is refused in the same shape.
+func TestUnreadableRequests(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	for request, want := range map[string]string{
+		"GET /status HTTP/1.1\r\n\r\n":                                          "403 foreign_host",
+		"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n": "400 bad_request",
+		"GET /status HTTP/1.1\r\nHost: a b\r\n\r\n":                             "403 foreign_host",
+		"GET /% HTTP/1.1\r\nHost: " + h.Listen + "\r\n\r\n":                     "400 bad_request",
+		"hello\r\n\r\n": "400 bad_request",
+		"GET /status HTTP/1.1\r\nHost: " + h.Listen + "\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n": "431 bad_request",
+	} {
+		conn, err := net.Dial("tcp", h.Listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Errorf("%.60q: %v", request, err)
+			continue
+		}
+		var p struct {
+			Error, Reason, Hint string
+			Code                int
+		}
+		err = json.NewDecoder(resp.Body).Decode(&p)
+		got := fmt.Sprint(resp.StatusCode, " ", p.Reason)
+		if err != nil || got != want || p.Code != resp.StatusCode || p.Error == "" || p.Hint == "" || resp.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%.60q: %s (%+v, %v), want %s", request, got, p, err, want)
+		}
 	}
 }
 

@@ -59,6 +59,11 @@ func TestRebuild(t *testing.T) {
 				t.Errorf("set aside: %v %v", old, err)
 			}
 
+			// A second time, for machines.
+			if out := h.Cortex("db", "rebuild", "--force", "-o", "json"); !strings.Contains(out, `"failed":1`) || !strings.Contains(out, `"set_aside":"`+db) {
+				t.Errorf("%s", out)
+			}
+
 			h.Start()
 			if _, a := h.Get("/status"); a["scheduler_state"] != "paused" || a["running_count"] != 1.0 || a["pending_count"] != 1.0 {
 				t.Errorf("%v", a)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -75,6 +76,16 @@ func (c *cli) rebuild(ctx context.Context, configPath string, force bool) error 
 	if err := errors.Join(err, d.closeParts()); err != nil {
 		return err
 	}
+	if c.format == "json" {
+		answer, err := json.Marshal(struct {
+			Counts   tally   `json:"counts"`
+			SetAside *string `json:"set_aside"`
+		}{counts, pathOf(aside)})
+		if err != nil {
+			return err
+		}
+		return c.raw(answer)
+	}
 	if aside != "" {
 		fmt.Fprintf(c.out, "The old database is %s\n", aside)
 	}
@@ -83,6 +94,14 @@ func (c *cli) rebuild(ctx context.Context, configPath string, force bool) error 
 		counts.total(), counts[cortex.Running], counts[cortex.Pending]+counts[cortex.PendingRetry],
 		counts[cortex.Completed], counts[cortex.Failed], counts[cortex.Cancelled])
 	return err
+}
+
+// pathOf is nil for no path.
+func pathOf(path string) *string {
+	if path == "" {
+		return nil
+	}
+	return &path
 }
 
 // claimHome reads the configuration, and takes the home so that no daemon runs meanwhile.
@@ -109,8 +128,14 @@ func claimHome(configPath string) (cfg config.Config, home string, held *lock, e
 
 // setAside renames a database and what SQLite has beside it, and returns its new path; "" where there is none.
 func setAside(path string, now time.Time) (string, error) {
-	aside := fmt.Sprintf("%s.before-rebuild-%s", path, now.UTC().Format("20060102-150405"))
-	found := ""
+	stamp := fmt.Sprintf("%s.before-rebuild-%s", path, now.UTC().Format("20060102-150405"))
+	aside, found := stamp, ""
+	for n := 2; ; n++ { // what was set aside in the same second is kept
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		aside = fmt.Sprintf("%s-%d", stamp, n)
+	}
 	for _, end := range []string{"-shm", "-wal", ""} {
 		err := os.Rename(path+end, aside+end)
 		switch {
