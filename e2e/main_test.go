@@ -11,6 +11,9 @@ import (
 
 // The binaries are built once, and before the tests' clocks run.
 func TestMain(m *testing.M) {
+	if os.Getenv(setuidRole) != "" {
+		becomeRoot()
+	}
 	bin, err := testenv.Build()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -32,6 +32,9 @@ func compile(flags ...string) (Binaries, error) {
 	if err != nil {
 		return Binaries{}, err
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // AsNobody runs them, too
+		return Binaries{}, err
+	}
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return Binaries{}, fmt.Errorf("find the module: %w", err)

@@ -44,7 +44,7 @@ func (h *Host) Launch(args ...string) *Daemon {
 	defer log.Close()
 	d := &Daemon{h: h, cmd: h.Command(filepath.Join(h.Bin, "cortex"), args...), log: log.Name(), done: make(chan struct{})}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	d.cmd.SysProcAttr.Setsid = true
 	if err := d.cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}

@@ -108,6 +108,31 @@ type Host struct {
 	Tmux   string // TMUX_TMPDIR
 	Listen string
 	Extra  []string // more environment for the daemon, such as CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES=2
+	uid    int      // of everything that runs there; 0: the test's own
+}
+
+// Nobody is a user without rights and without control groups, for AsNobody.
+const Nobody = 54321
+
+// AsNobody makes all on the host run as an unprivileged user, before anything has run there. It reports false, and does
+// nothing, where the test itself is unprivileged: then all does already.
+func (h *Host) AsNobody() bool {
+	h.t.Helper()
+	if os.Geteuid() != 0 {
+		return false
+	}
+	h.uid = Nobody
+	for dir, mode := range map[string]os.FileMode{filepath.Dir(h.Home): 0o755, h.Home: 0o700, h.Tmux: 0o700} {
+		if err := os.Chmod(dir, mode); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{h.Home, h.Tmux} {
+		if err := os.Chown(dir, Nobody, Nobody); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	return true
 }
 
 // New makes a host. Its end stops what runs there and fails the test when something is left that should not be.
@@ -160,7 +185,10 @@ func (h *Host) Environ() []string {
 // Command makes a command that runs on the host.
 func (h *Host) Command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
-	cmd.Env, cmd.Dir = h.Environ(), h.Home
+	cmd.Env, cmd.Dir, cmd.SysProcAttr = h.Environ(), h.Home, &syscall.SysProcAttr{}
+	if h.uid != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(h.uid), Gid: uint32(h.uid)}
+	}
 	return cmd
 }
 
