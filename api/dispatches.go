@@ -45,7 +45,8 @@ func (s *Server) list(ctx context.Context, filter store.Filter) (DispatchList, e
 	defer cancel()
 	limit := filter.Limit
 	filter.Limit++
-	filter.Unwritten = s.Sched.Unwritten()
+	view := s.Sched.View()
+	filter.Unwritten = view.Unwritten()
 	rows, err := s.Store.List(ctx, filter)
 	if err != nil {
 		return DispatchList{}, err
@@ -57,7 +58,7 @@ func (s *Server) list(ctx context.Context, filter store.Filter) (DispatchList, e
 			list.NextCursor = &cursor
 			break
 		}
-		list.Dispatches = append(list.Dispatches, dispatchOf(s.Sched.Overlay(d)))
+		list.Dispatches = append(list.Dispatches, dispatchOf(view.Of(d)))
 	}
 	return list, nil
 }
@@ -175,14 +176,14 @@ func (s *Server) showBead(w http.ResponseWriter, r *request) error {
 func (s *Server) get(ctx context.Context, id int64) (cortex.Dispatch, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	d, err := s.Store.Get(ctx, id)
+	d, err := s.Sched.Get(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return d, noDispatch(strconv.FormatInt(id, 10))
 	}
 	if err != nil {
 		return d, err
 	}
-	return s.Sched.Overlay(d), nil
+	return d, nil
 }
 
 func noDispatch(id string) error {

@@ -60,7 +60,10 @@ func (s *Server) submit(w http.ResponseWriter, r *request) error {
 	fault.Point("submit.accepted")
 	w.Header().Set("Location", fmt.Sprintf("/dispatches/%d", d.ID))
 	if repeated {
-		writeJSON(w, http.StatusOK, s.detail(s.Sched.Overlay(d)), s.log)
+		if d, err = s.get(r.Context(), d.ID); err != nil {
+			return err
+		}
+		writeJSON(w, http.StatusOK, s.detail(d), s.log)
 		return nil
 	}
 	writeJSON(w, http.StatusCreated, detailOf(d, &spec), s.log)

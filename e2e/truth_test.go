@@ -244,3 +244,26 @@ func TestWaitOverAKill(t *testing.T) {
 		t.Errorf("%v: %s", err, out.String())
 	}
 }
+
+// Whoever has seen an end sees it from then on, whole: also in the moment in which it comes into the database.
+func TestAnEndIsNeverTakenBack(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	for range 20 {
+		id := h.Submit("b", "sh", "-c", "exit 7")
+		for seen := 0; seen < 20; {
+			_, a := h.Get("/dispatches/" + id)
+			_, list := h.Get("/dispatches?status=failed&limit=1")
+			ended := a["status"] == "failed" && a["exit_code"] == 7.0
+			if ended {
+				seen++
+			} else if seen > 0 {
+				t.Fatalf("after %d looks at its end: %v", seen, a)
+			}
+			if all := list["dispatches"].([]any); seen > 0 && (len(all) == 0 || all[0].(map[string]any)["exit_code"] != 7.0) {
+				t.Fatalf("after %d looks at its end: %v", seen, list)
+			}
+		}
+	}
+}

@@ -50,11 +50,10 @@ func (s *Scheduler) cancelLive(ctx context.Context, id int64, o CancelOrder) (st
 // cancelWaiting cancels a dispatch that does not live. It reports false when it has begun to live meanwhile, or lives no more;
 // with stays true that is taken for its state, and the order is put on record for whoever has it.
 func (s *Scheduler) cancelWaiting(ctx context.Context, id int64, o CancelOrder, stays bool) (bool, Cancelled, error) {
-	d, err := s.store.Get(ctx, id)
+	d, err := s.Get(ctx, id)
 	if err != nil {
 		return true, Cancelled{}, err
 	}
-	d = s.Overlay(d)
 	switch {
 	case d.Status == cortex.Cancelled:
 		return true, Cancelled{Dispatch: d, Recorded: RecordedDatabase}, nil
@@ -135,19 +134,18 @@ func (s *Scheduler) cancelByHand(ctx context.Context, d cortex.Dispatch) (Cancel
 
 // cancelled shows the dispatch after its cancel was ordered. Where the database can't be read the order stands all the same.
 func (s *Scheduler) cancelled(ctx context.Context, id int64, recorded string) (Cancelled, error) {
-	d, err := s.store.Get(ctx, id)
+	d, err := s.Get(ctx, id)
 	if errors.Is(err, store.ErrLocked) {
-		d = cortex.Dispatch{ID: id, Status: cortex.Running, Stage: cortex.StageCancelling}
+		d = s.View().Of(cortex.Dispatch{ID: id, Status: cortex.Running, Stage: cortex.StageCancelling})
 	} else if err != nil {
 		return Cancelled{}, err
 	}
-	return Cancelled{Dispatch: s.sup.Overlay(d), Recorded: recorded}, nil
+	return Cancelled{Dispatch: d, Recorded: recorded}, nil
 }
 
 func (s *Scheduler) notRunning(ctx context.Context, id int64) error {
 	how := "has ended"
-	d, err := s.store.Get(ctx, id)
-	if d = s.Overlay(d); err == nil && d.Status.Ended() {
+	if d, err := s.Get(ctx, id); err == nil && d.Status.Ended() {
 		if d.Status == cortex.Cancelled {
 			how = "is cancelled"
 		} else {
@@ -160,12 +158,11 @@ func (s *Scheduler) notRunning(ctx context.Context, id int64) error {
 	}
 }
 
-// Overlay shows in d what is known of it here and not yet in the database.
-func (s *Scheduler) Overlay(d cortex.Dispatch) cortex.Dispatch {
-	if (d.Status == cortex.Pending || d.Status == cortex.PendingRetry) && s.store.CancelledInJournal()[d.ID] {
-		d.Status, d.Stage, d.StoppedBy = cortex.Cancelled, cortex.StageNone, cortex.ByOperator
-	}
-	return s.sup.Overlay(d)
+// Get is one dispatch as it is now, whether the database can be written or not. Errors as of store.Get.
+func (s *Scheduler) Get(ctx context.Context, id int64) (cortex.Dispatch, error) {
+	view := s.View()
+	d, err := s.store.Get(ctx, id)
+	return view.Of(d), err
 }
 
 // WaitEnded returns nil when the dispatch has ended and nothing of it is left, or ctx's error.
@@ -180,11 +177,11 @@ func (s *Scheduler) WaitEnded(ctx context.Context, id int64) error {
 			}
 			continue // given back, perhaps
 		}
-		d, err := s.store.Get(ctx, id)
+		d, err := s.Get(ctx, id)
 		if err != nil {
 			return err
 		}
-		if s.Overlay(d).Status.Ended() {
+		if d.Status.Ended() {
 			return nil
 		}
 		select {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cortex"
+	"cortex/supervisor"
 )
 
 // recentSpan is how far back recent_dispatch_count looks.
@@ -45,17 +46,33 @@ func (s *Scheduler) Status() Status {
 func (s *Scheduler) counts(live int) map[cortex.Status]int {
 	counts := s.store.Counts()
 	counts[cortex.Running] = live
-	for _, status := range s.Unwritten() {
+	for _, status := range s.View().Unwritten() {
 		counts[status]++
 	}
 	return counts
 }
 
-// Unwritten is the status of the dispatches whose rows say another one, since the database can't be written: what has ended,
-// and what was cancelled while it waited. It never waits.
-func (s *Scheduler) Unwritten() map[int64]cortex.Status {
-	all := s.sup.Unrecorded()
-	for id := range s.store.CancelledInJournal() {
+// View is what is known of dispatches at one moment and may not be in the database yet. Take it before the database is read.
+type View struct {
+	supervisor.View
+	cancelled map[int64]bool // while they waited, and so far only in the stop journal
+}
+
+// View never waits.
+func (s *Scheduler) View() View { return View{s.sup.View(), s.store.CancelledInJournal()} }
+
+// Of is d as it was at that moment, or as its row says where that knows more.
+func (v View) Of(d cortex.Dispatch) cortex.Dispatch {
+	if (d.Status == cortex.Pending || d.Status == cortex.PendingRetry) && v.cancelled[d.ID] {
+		d.Status, d.Stage, d.StoppedBy = cortex.Cancelled, cortex.StageNone, cortex.ByOperator
+	}
+	return v.View.Of(d)
+}
+
+// Unwritten is the status of the dispatches whose rows may say another one.
+func (v View) Unwritten() map[int64]cortex.Status {
+	all := v.Ended()
+	for id := range v.cancelled {
 		all[id] = cortex.Cancelled
 	}
 	return all

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -135,17 +136,6 @@ func (s *Supervisor) Live() (live, unrecorded int) {
 	return len(s.live), len(s.unrecorded)
 }
 
-// Unrecorded is how the dispatches ended whose end is in runs/ and not yet in the database. It never waits.
-func (s *Supervisor) Unrecorded() map[int64]cortex.Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make(map[int64]cortex.Status, len(s.unrecorded))
-	for id, end := range s.unrecorded {
-		all[id] = end.Status
-	}
-	return all
-}
-
 // Gone returns a channel that is closed when nothing of the dispatch is left; nil where it does not live.
 func (s *Supervisor) Gone(id int64) <-chan struct{} {
 	if f := s.follower(id); f != nil {
@@ -170,18 +160,42 @@ func (s *Supervisor) followers() []*follower {
 	return all
 }
 
-// Overlay shows in d what is known of it here and not yet in the database.
-func (s *Supervisor) Overlay(d cortex.Dispatch) cortex.Dispatch {
+// View is what is known of dispatches at one moment and may not be in the database yet. Take it before the database is read:
+// what was in it, and is recorded by then, is in the rows. In the other order an end can be missed in both.
+type View struct {
+	stages map[int64]cortex.Stage // of what lives
+	ends   map[int64]store.End    // of what has ended, in runs/
+}
+
+// View never waits.
+func (s *Supervisor) View() View {
 	s.mu.Lock()
-	f, end := s.live[d.ID], s.unrecorded[d.ID]
-	s.mu.Unlock()
-	switch {
-	case end.Status != "" && !d.Status.Ended():
+	defer s.mu.Unlock()
+	v := View{stages: make(map[int64]cortex.Stage, len(s.live)), ends: maps.Clone(s.unrecorded)}
+	for id, f := range s.live {
+		v.stages[id] = f.stage()
+	}
+	return v
+}
+
+// Of is d as it was at that moment, or as its row says where that knows more.
+func (v View) Of(d cortex.Dispatch) cortex.Dispatch {
+	if end, ok := v.ends[d.ID]; ok && !d.Status.Ended() {
 		return end.Apply(d)
-	case f != nil && d.Status == cortex.Running:
-		d.Stage = f.stage()
+	}
+	if stage, ok := v.stages[d.ID]; ok && d.Status == cortex.Running {
+		d.Stage = stage
 	}
 	return d
+}
+
+// Ended is how the dispatches have ended whose rows may not say so.
+func (v View) Ended() map[int64]cortex.Status {
+	all := make(map[int64]cortex.Status, len(v.ends))
+	for id, end := range v.ends {
+		all[id] = end.Status
+	}
+	return all
 }
 
 // settlePatience is how long a pause lets a start that is on its way come through before it takes it back.
