@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -191,4 +192,40 @@ func TestTwoHomesSideBySide(t *testing.T) {
 	if code, r := a.Post("/dispatches/"+one+"/cancel?wait=30s", ""); code != 200 {
 		t.Fatalf("cancel: %d %v", code, r)
 	}
+}
+
+// A daemon that was killed in the moment of a fork leaves its lock with the child until that is at its exec: the next daemon
+// waits for it, and does not say that another one runs.
+func TestLockIsLeftForAMoment(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	d := h.Start()
+	d.Stop()
+	holder := h.Command("flock", "--exclusive", filepath.Join(h.State, "cortex.lock"), "sh", "-c", "echo held; read x")
+	in, err := holder.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
+	h.Launch()
+	testenv.Eventually(t, "the next daemon to want the lock", func() bool {
+		out, _, _ := h.Try("sh", "-c", "for p in /proc/[0-9]*/fd; do ls -l $p 2>/dev/null; done | grep -c '"+h.State+"/cortex.lock'")
+		n := 0
+		_, err := fmt.Sscan(out, &n)
+		return err == nil && n >= 3 // flock, its shell, and the daemon
+	})
+	in.Close()
+	if err := holder.Wait(); err == nil {
+		t.Log("its shell read a line")
+	}
+	testenv.Eventually(t, "it to answer", func() bool { code, _ := h.Get("/status"); return code == 200 })
 }

@@ -50,7 +50,7 @@ func takeLock(home string) (*lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := awaitLock(f); err != nil {
 		defer f.Close()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
@@ -75,6 +75,21 @@ func takeLock(home string) (*lock, error) {
 }
 
 func (l *lock) release() error { return l.f.Close() }
+
+// lockPatience is how long a daemon that starts waits for the lock. One that was killed in the moment of a fork leaves it with
+// the child until that is at its exec.
+const lockPatience = time.Second
+
+// awaitLock takes the lock. The error is that of flock(2): EWOULDBLOCK where somebody else has it.
+func awaitLock(f *os.File) error {
+	for deadline := time.Now().Add(lockPatience); ; {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
 
 // listenSocket listens on cortex.sock in the state folder, which only this user can open. A socket that a dead daemon left is
 // replaced: whoever calls this holds the lock.
