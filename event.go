@@ -30,8 +30,7 @@ const (
 	EventDispatchFailed     EventType = "dispatch_failed"
 	EventDispatchCancelling EventType = "dispatch_cancelling"
 	EventDispatchCancelled  EventType = "dispatch_cancelled"
-	EventCancelFailed       EventType = "cancel_failed" // processes survive; details name pid and command
-	EventDispatchAdopted    EventType = "dispatch_adopted"
+	EventCancelFailed       EventType = "cancel_failed"         // processes survive; details name pid and command
 	EventDispatchRestored   EventType = "dispatch_restored"     // taken in from runs/, the database did not know it
 	EventStatusPutBack      EventType = "status_put_back"       // a live dispatch's row was changed by hand and is restored
 	EventStopByHand         EventType = "stop_ordered_by_hand"  // a live dispatch's row was set to failed or cancelled by hand

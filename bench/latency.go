@@ -16,18 +16,7 @@ const latencies = 100
 
 // latency is the time from the submit (the POST, for the floor the exec of tmux) to the agent's first instruction, on a
 // daemon that does nothing else. The agent is a bare Go program, since one with imports would hide the rest.
-func latency(ctx context.Context, w *world) (_ []figure, err error) {
-	d, err := startDaemon(ctx, w)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, d.close()) }()
-	b, err := newBareTmux(ctx, w)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
-
+func latency(ctx context.Context, w *world, d *daemon, b *bareTmux) ([]figure, error) {
 	var cortex, bare []float64
 	for i := range min(w.starts, latencies) {
 		ms, err := toStart(ctx, filepath.Join(w.dir, fmt.Sprint("cortex-", i)), func(stamp string) error {

@@ -75,9 +75,9 @@ func measure(ctx context.Context, o options, progress io.Writer) (r report, err 
 		make func(context.Context, *world) ([]figure, error)
 	}{
 		{"the runner's start", startup},
-		{"submit to start", latency},
-		{"starts per second", starts},
-		{"submits per second", submits},
+		{"submit to start", sideBySide(latency)},
+		{"starts per second", sideBySide(starts)},
+		{"submits per second", sideBySide(submits)},
 		{"memory", memory},
 	} {
 		fmt.Fprintf(progress, "measuring: %s\n", part.name)
@@ -91,4 +91,21 @@ func measure(ctx context.Context, o options, progress io.Writer) (r report, err 
 		r.Figures = append(r.Figures, figures...)
 	}
 	return r, nil
+}
+
+// sideBySide gives a figure a daemon and bare tmux, both for it alone.
+func sideBySide(figures func(context.Context, *world, *daemon, *bareTmux) ([]figure, error)) func(context.Context, *world) ([]figure, error) {
+	return func(ctx context.Context, w *world) (_ []figure, err error) {
+		d, err := startDaemon(ctx, w)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, d.close()) }()
+		b, err := newBareTmux(ctx, w)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, b.close()) }()
+		return figures(ctx, w, d, b)
+	}
 }

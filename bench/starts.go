@@ -1,44 +1,21 @@
 package main
 
-import (
-	"context"
-	"errors"
-)
+import "context"
 
 // starts is how many dispatches of true per second go from the submit to their recorded end. There are two floors: bare
 // sessions one after the other, as a shell script would open them, and as many callers at once as cortex has.
-func starts(ctx context.Context, w *world) (_ []figure, err error) {
-	d, err := startDaemon(ctx, w)
+func starts(ctx context.Context, w *world, d *daemon, b *bareTmux) ([]figure, error) {
+	rates, err := inTurn(w.starts, func() error { return nil },
+		func(int) error { return b.openAndEnd(ctx, w.starts, 1) },
+		func(round int) error { return d.submitAndEnd(ctx, w.starts, (round+1)*w.starts) },
+		func(int) error { return b.openAndEnd(ctx, w.starts, callers) })
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, d.close()) }()
-	b, err := newBareTmux(ctx, w)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
-
-	var cortex, one, many []float64
-	for round := range rounds {
-		for _, run := range []struct {
-			rates *[]float64
-			all   func() error
-		}{
-			{&one, func() error { return b.openAndEnd(ctx, w.starts, 1) }},
-			{&cortex, func() error { return d.submitAndEnd(ctx, w.starts, (round+1)*w.starts) }},
-			{&many, func() error { return b.openAndEnd(ctx, w.starts, callers) }},
-		} {
-			r, err := perSecond(w.starts, run.all)
-			if err != nil {
-				return nil, err
-			}
-			*run.rates = append(*run.rates, r)
-		}
-	}
+	one, cortex, many := rates[0], rates[1], rates[2]
 	return []figure{
-		rate("dispatches of true, 16 callers, over tmux new-session one by one", median(cortex), median(one)),
-		rate("dispatches of true, 16 callers, over tmux new-session 16 at once", median(cortex), median(many)),
+		rate("dispatches of true, 16 callers, over tmux new-session one by one", cortex, one),
+		rate("dispatches of true, 16 callers, over tmux new-session 16 at once", cortex, many),
 	}, nil
 }
 

@@ -21,11 +21,27 @@ func quantile(values []float64, part float64) float64 {
 
 func median(values []float64) float64 { return quantile(values, 0.5) }
 
-// perSecond is how often n things happen in a second when do is all of them.
-func perSecond(n int, do func() error) (float64, error) {
-	began := time.Now()
-	err := do()
-	return float64(n) / time.Since(began).Seconds(), err
+// inTurn takes the rounds: before, which is not timed, then each of runs, which is n things done. It returns how often these
+// happen in a second, for each of runs the median of its rounds.
+func inTurn(n int, before func() error, runs ...func(round int) error) ([]float64, error) {
+	all := make([][]float64, len(runs))
+	for round := range rounds {
+		if err := before(); err != nil {
+			return nil, err
+		}
+		for i, run := range runs {
+			began := time.Now()
+			if err := run(round); err != nil {
+				return nil, err
+			}
+			all[i] = append(all[i], float64(n)/time.Since(began).Seconds())
+		}
+	}
+	medians := make([]float64, len(runs))
+	for i, rates := range all {
+		medians[i] = median(rates)
+	}
+	return medians, nil
 }
 
 // bootNow is the boot clock in ns: the same in every process, unlike the monotonic reading of a time.Time.

@@ -15,44 +15,22 @@ const recordSize = 1024
 // submits is how many dispatches per second become durable while nothing starts, over a loop that appends a record and
 // syncs it, in the same folder: one writer, and as many writers with a file each as cortex has callers, since a journalling
 // file system takes their syncs together. What waits is then let go, and gives the starts without the submits.
-func submits(ctx context.Context, w *world) (_ []figure, err error) {
-	d, err := startDaemon(ctx, w)
+func submits(ctx context.Context, w *world, d *daemon, b *bareTmux) ([]figure, error) {
+	rates, err := inTurn(w.starts,
+		func() error { return d.order(ctx, "/scheduler/pause", nil) },
+		func(int) error { return appendAndSync(ctx, d.home, w.starts, 1) },
+		func(int) error { return d.submitMany(ctx, w.starts) },
+		func(int) error { return appendAndSync(ctx, d.home, w.starts, callers) },
+		func(round int) error { return d.resumeAndEnd(ctx, (round+1)*w.starts) },
+		func(int) error { return b.openAndEnd(ctx, w.starts, 1) })
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, d.close()) }()
-	b, err := newBareTmux(ctx, w)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
-
-	var cortex, one, many, resumed, bare []float64
-	for round := range rounds {
-		if err := d.order(ctx, "/scheduler/pause", nil); err != nil {
-			return nil, err
-		}
-		for _, run := range []struct {
-			rates *[]float64
-			all   func() error
-		}{
-			{&one, func() error { return appendAndSync(ctx, d.home, w.starts, 1) }},
-			{&cortex, func() error { return d.submitMany(ctx, w.starts) }},
-			{&many, func() error { return appendAndSync(ctx, d.home, w.starts, callers) }},
-			{&resumed, func() error { return d.resumeAndEnd(ctx, (round+1)*w.starts) }},
-			{&bare, func() error { return b.openAndEnd(ctx, w.starts, 1) }},
-		} {
-			r, err := perSecond(w.starts, run.all)
-			if err != nil {
-				return nil, err
-			}
-			*run.rates = append(*run.rates, r)
-		}
-	}
+	one, cortex, many, resumed, bare := rates[0], rates[1], rates[2], rates[3], rates[4]
 	return []figure{
-		rate("durable submits while paused, 16 callers, over append+fsync by one", median(cortex), median(one)),
-		rate("durable submits while paused, 16 callers, over append+fsync by 16", median(cortex), median(many)),
-		rate("dispatches of true after a resume, over tmux new-session one by one", median(resumed), median(bare)),
+		rate("durable submits while paused, 16 callers, over append+fsync by one", cortex, one),
+		rate("durable submits while paused, 16 callers, over append+fsync by 16", cortex, many),
+		rate("dispatches of true after a resume, over tmux new-session one by one", resumed, bare),
 	}, nil
 }
 

@@ -8,7 +8,7 @@ import (
 
 // Status is what the scheduler knows of itself and of what lives: from memory, so that asking never waits for the database.
 type Status struct {
-	State      string // running, paused or draining
+	State      string // StateRunning or StatePaused
 	StartedAt  time.Time
 	LastTick   time.Time // last pass of the loop
 	PausedAt   *time.Time

@@ -73,7 +73,7 @@ func (s *Scheduler) claim(ctx context.Context, id int64) {
 	}
 }
 
-// started notes a start, for recent_dispatch_count and to end a backoff's count.
+// started notes a start, for recent_dispatch_count.
 func (s *Scheduler) started(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
