@@ -40,6 +40,7 @@ type tx struct {
 	wrote    bool                  // something was written
 	fresh    bool                  // a pause began: the main file is not up to date for it
 	wants    []*checkpointWant
+	version  int64 // data_version as this transaction sees it
 }
 
 // The context of all that the write loop does in the database. No caller's context comes here: one that ends would
@@ -269,6 +270,7 @@ func (s *Store) group() error {
 		s.refuse(batch, err)
 		return err
 	}
+	s.dataVersion = t.version
 	s.mem.publish(t)
 	s.afterCommit(t)
 	_, long := s.contention.long()
@@ -311,11 +313,10 @@ func (s *Store) prepare(t *tx) error {
 	if err := t.get(&version, "PRAGMA data_version"); err != nil {
 		return err
 	}
-	if version != s.dataVersion {
+	if t.version = version; version != s.dataVersion {
 		if err := s.takeIn(t); err != nil {
 			return err
 		}
-		s.dataVersion = version
 		s.changedOutside()
 	}
 	if err := s.reportLock(t); err != nil {
