@@ -24,8 +24,8 @@ const (
 // Statuses lists every status in the order of a dispatch's way.
 var Statuses = []Status{Pending, PendingRetry, Running, Completed, Failed, Cancelled}
 
-// moves is the table of allowed status changes. The store checks each move again in SQL (WHERE status = ...), since
-// operators write the same table by hand.
+// moves is the table of allowed status changes. The store makes them on conditions in SQL (WHERE status = ...), since operators
+// write the same table by hand; this is what its results are held against in tests.
 var moves = map[Status][]Status{
 	Pending:      {Running, Cancelled},
 	PendingRetry: {Running, Cancelled},

@@ -1,6 +1,7 @@
 // Package api is the HTTP face of cortex: it decodes and checks requests, hands them to the scheduler or reads from the
 // store, and writes answers in the contract's shape, on loopback TCP and on the socket of the same user alike. It decides
-// nothing about dispatches, never kills or starts anything itself, and writes to no file or database.
+// nothing about dispatches, never kills or starts anything itself, and writes to no database, and to no file but the
+// token's (LoadToken).
 package api
 
 import (
@@ -18,7 +19,7 @@ import (
 	"cortex/store"
 )
 
-// Options are what a Server works with. All but Now are required.
+// Options are what a Server works with. All are required.
 type Options struct {
 	Sched   *sched.Scheduler
 	Store   *store.Store

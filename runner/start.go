@@ -1,5 +1,6 @@
 // Package runner is the daemon's side of the runner: it starts one in a tmux session, talks to it over its socket, and
-// reads what it left in runs/. It decides nothing about a dispatch, and writes nothing but the revocation of an attempt.
+// reads what it left in runs/. It decides nothing about a dispatch, and writes nothing but an attempt's
+// folder, its FIFO and its revocation.
 package runner
 
 import (

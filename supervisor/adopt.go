@@ -97,7 +97,7 @@ func (s *Supervisor) Adopt(ctx context.Context) error {
 		case status == cortex.Pending || status == cortex.PendingRetry:
 			return s.adoptPending(ctx, id)
 		case status == cortex.Running:
-			return s.adoptRunning(known[id], orders[id])
+			s.adoptRunning(known[id], orders[id])
 		case sessions[id]:
 			return s.adoptEndedByHand(ctx, id)
 		}
@@ -139,11 +139,13 @@ func (s *Supervisor) unreadable(id int64, err error) {
 // latest is the number of the newest attempt that has a folder, 0 where there is none.
 func (s *Supervisor) latest(id int64) (int, error) {
 	attempts, err := runner.Attempts(s.runs, id)
-	if errors.Is(err, fs.ErrNotExist) || len(attempts) == 0 {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return 0, nil
-	}
-	if err != nil {
+	case err != nil:
 		return 0, err
+	case len(attempts) == 0:
+		return 0, nil
 	}
 	return slices.Max(attempts), nil
 }
@@ -266,15 +268,14 @@ func (s *Supervisor) cancelledBefore(id int64) (*record.Verdict, error) {
 }
 
 // adoptRunning follows a row that the database calls running.
-func (s *Supervisor) adoptRunning(d cortex.Dispatch, journalled *record.Order) error {
+func (s *Supervisor) adoptRunning(d cortex.Dispatch, journalled *record.Order) {
 	attempt, err := s.latest(d.ID)
 	if err != nil {
-		return err
+		s.unreadable(d.ID, err) // followed all the same, by what its row says
 	}
 	f := newFollower(s, d, max(attempt, d.Attempts))
 	f.order = journalled
 	s.follow(f, (*follower).adopt)
-	return nil
 }
 
 // sessions are the ids of the dispatches that have a tmux session.
@@ -329,7 +330,7 @@ func (f *follower) adopt() bool {
 		f.settle()
 	}
 	if ordered {
-		f.poke <- struct{}{}
+		f.wake()
 	}
 	return true
 }

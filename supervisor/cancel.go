@@ -64,11 +64,16 @@ func (f *follower) stop(ctx context.Context, order record.Order) (recorded strin
 	f.order, f.view = &order, cortex.StageCancelling
 	f.mu.Unlock()
 	f.giveUp(errStopOrder)
+	f.wake()
+	return f.recorded, err
+}
+
+// wake makes the follower look at its order. It never waits: a word that is already there is enough.
+func (f *follower) wake() {
 	select {
 	case f.poke <- struct{}{}:
 	default:
 	}
-	return f.recorded, err
 }
 
 func (f *follower) standing() (order *record.Order, ending bool) {

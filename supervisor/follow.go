@@ -74,8 +74,6 @@ func (f *follower) attempted() cortex.Attempt {
 	return cortex.Attempt{Dispatch: f.d, Number: f.attempt}
 }
 
-func (f *follower) giveUpStart(why error) { f.giveUp(why) }
-
 func (f *follower) stage() cortex.Stage {
 	f.mu.Lock()
 	defer f.mu.Unlock()

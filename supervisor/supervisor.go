@@ -128,8 +128,8 @@ func (s *Supervisor) tellFailed(err error) {
 	}
 }
 
-// Live is the number of dispatches that live, those on their way to start included; Unrecorded that of the ends which are in
-// runs/ and not yet in the database. Neither ever waits.
+// Live is the number of dispatches that live, those on their way to start included, and that of the ends which are in runs/
+// and not yet in the database. It never waits.
 func (s *Supervisor) Live() (live, unrecorded int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +213,7 @@ func (s *Supervisor) Settle() {
 		case <-patience:
 			patience = closed
 		}
-		f.giveUpStart(errPaused)
+		f.giveUp(errPaused)
 		<-f.settled
 	}
 }

@@ -32,7 +32,7 @@ const (
 )
 
 func main() {
-	// The first INT or TERM asks to end, the second one ends.
+	// The first INT or TERM asks to end, the second one ends a command; the daemon (serve) takes no second one.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
