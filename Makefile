@@ -23,7 +23,7 @@ demo: tools-demo build ## See it work: a daemon, real dispatches, pause, restart
 
 .PHONY: test
 test: tools-test lint ## Run all tests and checks
-	go test -race -count=1 -timeout 15m ./...
+	go test -race -count=1 -timeout 10m ./...
 
 .PHONY: lint
 lint: tools-test ## Check format, code, scripts and modules

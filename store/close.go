@@ -42,6 +42,7 @@ func (s *Store) close(ctx context.Context) error {
 	if s.db != nil {
 		err = errors.Join(err, s.db.Close())
 	}
+	s.locks.close()
 	s.setAsideWAL()
 	now := s.ids.seen()
 	if s.isReady() && !errors.Is(s.contention.fatal(), ErrReplaced) {

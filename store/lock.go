@@ -3,9 +3,10 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
-	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,91 +20,84 @@ const (
 	walLockLast   = 128
 )
 
-// A procLock is one line of /proc/locks (proc_locks(5)).
-type procLock struct {
-	pid         int
-	write       bool
-	dev         string // major:minor in hex
-	inode       uint64
-	first, last uint64
+// A lockProbe asks who locks the database's files, and takes no lock itself. It keeps a descriptor of each file that it was
+// asked about until SQLite has closed all of its own: closing any descriptor of a file drops the process's locks on it
+// (fcntl_locking(2)).
+type lockProbe struct {
+	mu    sync.Mutex
+	files map[uint64]*os.File // by inode, which can't be used again while they are open; guarded by mu
 }
 
-// parseLocks reads the format of /proc/locks; lines of another form are left out, also those of waiters ("->").
-func parseLocks(data []byte) []procLock {
-	var all []procLock
-	for line := range bytes.Lines(data) {
-		f := strings.Fields(string(line))
-		if len(f) != 8 || f[1] == "->" {
-			continue
-		}
-		id := strings.Split(f[5], ":")
-		if len(id) != 3 {
-			continue
-		}
-		l := procLock{write: f[3] == "WRITE", dev: id[0] + ":" + id[1]}
-		var errs [4]error
-		l.pid, errs[0] = strconv.Atoi(f[4])
-		l.inode, errs[1] = strconv.ParseUint(id[2], 10, 64)
-		l.first, errs[2] = strconv.ParseUint(f[6], 10, 64)
-		if f[7] == "EOF" {
-			l.last = 1<<64 - 1
-		} else {
-			l.last, errs[3] = strconv.ParseUint(f[7], 10, 64)
-		}
-		if errs == [4]error{} {
-			all = append(all, l)
-		}
-	}
-	return all
-}
-
-// A lockFile is one of the database's files as stat sees it.
-type lockFile struct {
-	dev         string
-	inode       uint64
-	first, last uint64 // the bytes that keep a writer out
-}
-
-// findHolder is the pid of the process, other than self, that keeps a writer out of files. Some file systems (btrfs,
-// overlayfs) show another device in /proc/locks than in stat, so that the device only decides between several.
-func findHolder(locks []procLock, files []lockFile, self int) (int, bool) {
-	best, found, sure := 0, false, false
-	for _, f := range files {
-		for _, l := range locks {
-			if !l.write || l.pid == self || l.pid <= 0 || l.inode != f.inode || l.last < f.first || l.first > f.last {
-				continue
-			}
-			if !found || (l.dev == f.dev && !sure) {
-				best, found, sure = l.pid, true, l.dev == f.dev
-			}
-		}
-	}
-	return best, found
-}
-
-// holder names the process that holds the lock, with its command. It opens nothing of the database: closing any other
-// descriptor of it would drop SQLite's own locks (fcntl_locking(2)).
-func (s *Store) holder() (string, bool) {
-	data, err := os.ReadFile("/proc/locks")
+// ask reports whether another process has a write lock on a byte of path from first to last, and its pid. The pid is 0 or -1
+// where the kernel can't tell it: a process of another pid namespace, an open file description lock.
+func (p *lockProbe) ask(path string, first, last int64) (int, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, err := p.open(path)
 	if err != nil {
-		return "", false
+		return 0, false
 	}
-	var files []lockFile
-	add := func(path string, first, last uint64) {
-		var st unix.Stat_t
-		if unix.Stat(path, &st) == nil {
-			dev := fmt.Sprintf("%02x:%02x", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
-			files = append(files, lockFile{dev, st.Ino, first, last})
+	lock := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart, Start: first, Len: last - first + 1}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
+		return 0, false
+	}
+	return int(lock.Pid), lock.Type != unix.F_UNLCK
+}
+
+// open returns the kept descriptor of path. With mu held.
+func (p *lockProbe) open(path string) (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return nil, err
+	}
+	if f := p.files[st.Ino]; f != nil {
+		return f, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, err // and keeps f open: see above
+	}
+	if p.files == nil {
+		p.files = map[uint64]*os.File{}
+	}
+	p.files[st.Ino] = f
+	return f, nil
+}
+
+// close is called when SQLite has closed its descriptors.
+func (p *lockProbe) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, f := range p.files {
+		f.Close()
+	}
+	p.files = nil
+}
+
+// othersWrite reports whether another process is in a write transaction.
+func (s *Store) othersWrite() bool {
+	_, ok := s.locks.ask(s.path+"-shm", walWriteByte, walWriteByte)
+	return ok
+}
+
+// holder names the process that keeps a writer out, with its command.
+func (s *Store) holder() (string, bool) {
+	for _, l := range []struct {
+		path        string
+		first, last int64
+	}{
+		{s.path + "-shm", walWriteByte, walWriteByte},
+		{s.path, mainLockFirst, mainLockLast},
+		{s.path + "-shm", walWriteByte, walLockLast},
+	} {
+		if pid, ok := s.locks.ask(l.path, l.first, l.last); ok && pid > 0 {
+			return fmt.Sprintf("process %d (%s)", pid, command(pid)), true
 		}
 	}
-	add(s.path+"-shm", walWriteByte, walWriteByte)
-	add(s.path, mainLockFirst, mainLockLast)
-	add(s.path+"-shm", walWriteByte, walLockLast)
-	pid, ok := findHolder(parseLocks(data), files, os.Getpid())
-	if !ok {
-		return "", false
-	}
-	return fmt.Sprintf("process %d (%s)", pid, command(pid)), true
+	return "", false
 }
 
 // command is what ps would show for pid, made fit for one line.

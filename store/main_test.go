@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -19,7 +20,15 @@ import (
 	"cortex/runner/record"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+const acceptIn = "CORTEX_TEST_ACCEPT_IN" // the home of a process that a test kills
+
+func TestMain(m *testing.M) {
+	if home := os.Getenv(acceptIn); home != "" {
+		fmt.Fprintln(os.Stderr, acceptForEver(home))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // eventually waits until ok, and fails the test after a time that no healthy machine needs.
 func eventually(t *testing.T, what string, ok func() bool) {

@@ -212,7 +212,6 @@ func (s *Store) stopWatching() error {
 // watchLoop turns bursts of changes into one look of the write loop's.
 func (s *Store) watchLoop() {
 	defer close(s.watched)
-	var timer *time.Timer
 	var due <-chan time.Time
 	for {
 		select {
@@ -221,8 +220,7 @@ func (s *Store) watchLoop() {
 				return
 			}
 			if due == nil && (ev.Name == s.path || ev.Name == s.path+"-wal") {
-				timer = time.NewTimer(settle)
-				due = timer.C
+				due = time.After(settle)
 			}
 		case err, ok := <-s.watcher.Errors:
 			if !ok {
@@ -237,28 +235,32 @@ func (s *Store) watchLoop() {
 	}
 }
 
-// lookOutside takes in what others changed. Called by the write loop.
-func (s *Store) lookOutside() {
+// lookOutside takes in what others changed, and says when it must look again: a writer's last change of a file comes before
+// its commit can be seen, by the time of an fsync, and the commit itself (in the shared memory of the -shm file) is no event of
+// a file. Called by the write loop.
+func (s *Store) lookOutside() time.Duration {
 	now := stampOf(s.path)
 	if now.Inode != s.inode {
 		s.fail(replaced(s.path))
-		return
+		return untilPoked
 	}
-	var version int64
-	err := s.conn.GetContext(background, &version, "PRAGMA data_version")
-	if err == nil && version != s.dataVersion {
-		if err = s.reload(); err == nil {
-			s.changedOutside()
-		}
-	}
-	if err != nil {
-		// Locked, most likely: the other's end of that changes the files again, and our next write looks as well.
-		s.log.Debug("can't look at what others changed", "err", err)
+	again := s.othersWrite() // asked before the look: one that ends in between is seen by it
+	changed, err := s.reload()
+	if changed {
+		s.changedOutside()
 	}
 	if wal := stampOf(s.path + "-wal"); wal.Inode != 0 {
 		s.walInode = wal.Inode
 	}
 	s.ids.mark(now)
+	if err != nil {
+		s.log.Debug("can't look at what others changed", "err", err)
+	}
+	if again || err != nil {
+		s.outsidePoke.Store(true)
+		return retryIdle
+	}
+	return untilPoked
 }
 
 // changedOutside tells that others changed the database.
@@ -267,24 +269,23 @@ func (s *Store) changedOutside() {
 	s.signalOutside()
 }
 
-// reload reads counts, holds and ids anew in one read transaction.
-func (s *Store) reload() error {
+// reload reads counts, holds and ids anew in one read transaction, where others changed the database since they were last
+// read, and reports whether they did.
+func (s *Store) reload() (bool, error) {
 	if err := s.exec("BEGIN"); err != nil {
-		return err
+		return false, err
 	}
+	defer s.rollback()
 	t := &tx{s: s, now: s.now()}
-	var version int64
-	err := t.get(&version, "PRAGMA data_version")
-	if err == nil {
-		err = s.takeIn(t)
+	if err := t.get(&t.version, "PRAGMA data_version"); err != nil || t.version == s.dataVersion {
+		return false, err
 	}
-	s.rollback()
-	if err != nil {
-		return err
+	if err := s.takeIn(t); err != nil {
+		return false, err
 	}
-	s.dataVersion = version
+	s.dataVersion = t.version
 	s.mem.publish(t)
-	return nil
+	return true, nil
 }
 
 // takeIn reads what is kept in memory.

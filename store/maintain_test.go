@@ -1,9 +1,14 @@
 package store
 
 import (
+	"bufio"
+	"context"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -204,12 +209,24 @@ func TestOutsideChangesAreSeen(t *testing.T) {
 	check(t, s.do(ctx, func(*tx) error { return nil }))
 	sqlite(t, s.path, "UPDATE dispatches SET status = 'failed' WHERE id = 1; INSERT INTO holds (scope) VALUES ('all')")
 	<-s.Outside()
-	if c := s.Counts(); c[cortex.Failed] != 1 || c[cortex.Pending] != 1 {
-		t.Errorf("%v", c)
-	}
-	if len(s.Holds()) != 1 || !s.paused() {
-		t.Errorf("%+v", s.Holds())
-	}
+	eventually(t, "the two changes", func() bool {
+		c := s.Counts()
+		return c[cortex.Failed] == 1 && c[cortex.Pending] == 1 && len(s.Holds()) == 1 && s.paused()
+	})
+}
+
+// A look that comes between another's last write of a file and its commit is repeated: no event of a file comes after it.
+func TestOutsideCommitAfterTheLook(t *testing.T) {
+	t.Parallel()
+	s := openNew(t)
+	accept(t, s)
+	lock := outside(t, s.path, "BEGIN IMMEDIATE; UPDATE dispatches SET status = 'failed';")
+	check(t, s.watcher.Close())
+	s.outsidePoke.Store(true)
+	s.poke()
+	eventually(t, "a look", func() bool { s.locks.mu.Lock(); defer s.locks.mu.Unlock(); return len(s.locks.files) > 0 })
+	lock.say(t, "COMMIT;")
+	eventually(t, "the change", func() bool { return s.Counts()[cortex.Failed] == 1 })
 }
 
 func TestOwnWritesAreNotOutsideChanges(t *testing.T) {
@@ -296,48 +313,48 @@ func BenchmarkFsync(b *testing.B) {
 	}
 }
 
+// acceptForEver accepts, as a process of its own (see TestMain): each id is a line of output once it is answered.
+func acceptForEver(home string) error {
+	s, err := Open(Options{Home: home, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	failed := make(chan error)
+	for range 8 {
+		go func() {
+			for {
+				d, _, err := s.Accept(context.Background(), testSpec("k"))
+				if err != nil {
+					failed <- err
+				}
+				fmt.Println(d.ID)
+			}
+		}()
+	}
+	return <-failed
+}
+
 // What was answered survives a kill in the middle of everything.
 func TestKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
-	s := openNew(t)
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var done []int64
-	for range 8 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				d, _, err := s.Accept(ctx, testSpec("k"))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				mu.Lock()
-				done = append(done, d.ID)
-				mu.Unlock()
-			}
-		})
-	}
-	eventually(t, "some to be accepted", func() bool { mu.Lock(); defer mu.Unlock(); return len(done) > 200 })
-	mu.Lock()
-	answered := append([]int64(nil), done...)
-	mu.Unlock()
-	// The WAL is copied before the main file: what is checkpointed in between is in both.
 	home := t.TempDir()
-	for _, f := range []string{"cortex.db-wal", "cortex.db", "ids", "stop.journal"} {
-		if out, err := exec.Command("cp", s.home+"/"+f, home).CombinedOutput(); err != nil {
-			t.Fatalf("%v %s", err, out)
+	child := exec.Command(must[string](t)(os.Executable()))
+	child.Env = append(os.Environ(), acceptIn+"="+home)
+	child.Stderr = t.Output()
+	lines := bufio.NewScanner(must[io.ReadCloser](t)(child.StdoutPipe()))
+	check(t, child.Start())
+	var answered []int64
+	for lines.Scan() {
+		answered = append(answered, must[int64](t)(strconv.ParseInt(lines.Text(), 10, 64)))
+		if len(answered) == 200 {
+			check(t, child.Process.Kill())
 		}
 	}
-	close(stop)
-	wg.Wait()
-	again := openAt(t, home)
-	have := must[map[int64]cortex.Status](t)(again.Statuses(ctx))
+	child.Wait()
+	if len(answered) < 200 {
+		t.Fatalf("%d were answered", len(answered))
+	}
+	have := must[map[int64]cortex.Status](t)(openAt(t, home).Statuses(ctx))
 	for _, id := range answered {
 		if have[id] != cortex.Pending {
 			t.Errorf("dispatch %d was accepted and is lost", id)

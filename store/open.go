@@ -66,6 +66,7 @@ type Store struct {
 	conn        *sqlx.Conn
 	brought     int // how many of the steps of bringUp are done
 	dataVersion int64
+	locks       lockProbe
 	inode       uint64
 	walInode    uint64
 	leftWAL     bool
@@ -305,7 +306,7 @@ func (s *Store) startReading() error {
 	if s.readable.Load() {
 		return nil
 	}
-	if err := s.reload(); err != nil {
+	if _, err := s.reload(); err != nil {
 		return err
 	}
 	db, err := sqlx.Open("sqlite3", dsn(s.path, "mode", "ro", "_busy_timeout", fmt.Sprint(readBusy.Milliseconds()),
@@ -320,22 +321,23 @@ func (s *Store) startReading() error {
 	return nil
 }
 
-// takeLock proves that the database can be written, and migrates it.
+// takeLock proves that the database can be written, and migrates it. It reads the version with the lock in hand: who held it
+// until now may have changed it.
 func (s *Store) takeLock() error {
-	h, err := s.head()
-	if err != nil {
-		return err
-	}
-	if h.version > int64(latest()) {
-		return newer(s.path, int(h.version))
-	}
-	if h.version < int64(latest()) {
-		return s.migrate(int(h.version))
-	}
 	if err := s.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	return s.exec("ROLLBACK")
+	h, err := s.head()
+	s.rollback()
+	switch {
+	case err != nil:
+		return err
+	case h.version > int64(latest()):
+		return newer(s.path, int(h.version))
+	case h.version < int64(latest()):
+		return s.migrate(int(h.version))
+	}
+	return nil
 }
 
 // finishOpen makes the store Ready.

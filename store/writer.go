@@ -160,13 +160,16 @@ func (s *Store) step() time.Duration {
 	if !s.isReady() {
 		return s.stepUp()
 	}
-	if s.outsidePoke.Swap(false) {
-		s.lookOutside()
-	}
 	wait := untilPoked
+	if s.outsidePoke.Swap(false) {
+		wait = s.lookOutside()
+		if s.contention.fatal() != nil {
+			return untilPoked
+		}
+	}
 	if s.hasWrites() {
 		if err := s.group(); err != nil {
-			wait = s.blockedBy(err)
+			wait = sooner(wait, s.blockedBy(err))
 		}
 	} else {
 		s.contention.forget()

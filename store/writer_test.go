@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -201,32 +203,37 @@ func drain(c <-chan struct{}) {
 	}
 }
 
-func TestFindHolder(t *testing.T) {
+// What holds the WAL's write lock, the main file's, and nobody; our own is none of them.
+func TestHolderOfALock(t *testing.T) {
 	t.Parallel()
-	locks := parseLocks([]byte(`1: POSIX  ADVISORY  WRITE 10 fe:00:7 120 120
-1: -> POSIX  ADVISORY  WRITE 11 fe:00:7 120 120
-2: POSIX  ADVISORY  READ 12 fe:00:7 120 128
-3: FLOCK  ADVISORY  WRITE 13 fe:00:9 0 EOF
-4: POSIX  ADVISORY  WRITE 14 fe:01:7 120 120
-5: POSIX  ADVISORY  WRITE 15 fe:00:8 1073741826 1073742335
-6: OFDLCK ADVISORY  WRITE -1 fe:00:7 120 120
-rubbish
-`))
-	files := []lockFile{{"fe:00", 7, 120, 120}, {"fe:00", 8, mainLockFirst, mainLockLast}}
-	for _, c := range []struct {
-		name  string
-		self  int
-		files []lockFile
-		want  int
-	}{
-		{"the WAL's write lock", 1, files, 10},
-		{"not itself", 10, files, 15},
-		{"only the device differs", 10, files[:1], 14},
-		{"the main file", 1, files[1:], 15},
-		{"nobody", 1, []lockFile{{"fe:00", 99, 0, 9}}, 0},
-	} {
-		if got, _ := findHolder(locks, c.files, c.self); got != c.want {
-			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+	s := openNew(t)
+	wantHolder := func(want string) {
+		t.Helper()
+		if got, _ := s.holder(); !strings.HasPrefix(got, want) || (want == "" && got != "") {
+			t.Errorf("holder %q, want %q", got, want)
 		}
 	}
+	wantHolder("")
+	check(t, s.do(ctx, func(*tx) error { wantHolder(""); return nil }))
+	lock := lockOut(t, s)
+	wantHolder(fmt.Sprintf("process %d (sqlite3 %s)", lock.cmd.Process.Pid, s.path))
+	lock.close()
+	wantHolder("")
+	reader := outside(t, s.path, "BEGIN; SELECT count(*) FROM events;")
+	wantHolder("")
+	reader.close()
+	check(t, s.do(ctx, func(*tx) error { // SQLite's own lock is still there
+		out, err := exec.Command("sqlite3", s.path, "BEGIN IMMEDIATE").CombinedOutput()
+		if err == nil {
+			t.Errorf("two writers at once: %s", out)
+		}
+		return nil
+	}))
+	old := filepath.Join(t.TempDir(), "rollback.db")
+	sqlite(t, old, "CREATE TABLE t (x)")
+	lock = outside(t, old, "BEGIN EXCLUSIVE;")
+	s = &Store{path: old}
+	wantHolder(fmt.Sprintf("process %d ", lock.cmd.Process.Pid))
+	lock.close()
+	s.locks.close()
 }
