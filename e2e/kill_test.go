@@ -11,19 +11,22 @@ import (
 
 	"cortex/cgroup"
 	"cortex/internal/testenv"
+	"cortex/proc"
 )
 
 // escapees are commands that try to outlive a cancel. Each writes the pids of what it leaves behind into the file $1, carries
 // the host's folder in its command line, and goes on for ever.
 var escapees = map[string]string{
-	"plain":       `sleep 100000 & echo $! >> "$1"; wait`,
-	"ignores":     `trap "" TERM INT HUP QUIT; echo $$ >> "$1"; while :; do sleep 1000; done`,
-	"setsid":      `setsid sh -c 'trap "" TERM; echo $$ >> "$1"; exec sleep 100000' x "$1" & wait`,
-	"daemonises":  `(setsid sh -c '(trap "" TERM HUP; exec <&- >&- 2>&-; sh -c "echo \$\$ >> \"$1\"; exec sleep 100000" x "$1" &) ' x "$1" &) ; sleep 100000`,
-	"env -i":      `env -i PATH="$PATH" setsid sh -c 'echo $$ >> "$1"; exec sleep 100000' x "$1" & sleep 100000`,
-	"nohup":       `nohup sleep 100000 > /dev/null 2>&1 & echo $! >> "$1"; sleep 100000`,
-	"stopped":     `sleep 100000 & echo $! >> "$1"; kill -STOP $!; wait`,
-	"many":        `i=0; while [ $i -lt 200 ]; do setsid sleep 100000 & echo $! >> "$1"; i=$((i+1)); done; wait`,
+	"plain":      `sleep 100000 & echo $! >> "$1"; wait`,
+	"ignores":    `trap "" TERM INT HUP QUIT; echo $$ >> "$1"; while :; do sleep 1000; done`,
+	"setsid":     `setsid sh -c 'trap "" TERM; echo $$ >> "$1"; exec sleep 100000' x "$1" & wait`,
+	"daemonises": `(setsid sh -c '(trap "" TERM HUP; exec <&- >&- 2>&-; sh -c "echo \$\$ >> \"$1\"; exec sleep 100000" x "$1" &) ' x "$1" &) ; sleep 100000`,
+	"env -i":     `env -i PATH="$PATH" setsid sh -c 'echo $$ >> "$1"; exec sleep 100000' x "$1" & sleep 100000`,
+	"nohup":      `nohup sleep 100000 > /dev/null 2>&1 & echo $! >> "$1"; sleep 100000`,
+	"stopped":    `sleep 100000 & echo $! >> "$1"; kill -STOP $!; wait`,
+	"many":       `i=0; while [ $i -lt 200 ]; do setsid sleep 100000 & echo $! >> "$1"; i=$((i+1)); done; wait`,
+	"hops": `printf '#!/bin/sh\necho $$ >> "$1"\nsetsid "$0" "$1" &\n' > "$1.hop"; chmod +x "$1.hop"
+		env -i PATH="$PATH" "$1.hop" "$1" <&- >&- 2>&- & sleep 100000`, // a new session every few ms, whose parent exits
 	"nested tmux": `unset TMUX; TMUX_TMPDIR=$(dirname "$1") tmux -L nested -f /dev/null new-session -d "echo \$\$ >> $1; exec sleep 100000"; sleep 100000`,
 }
 
@@ -35,6 +38,19 @@ func TestCancelLeavesNothing(t *testing.T) {
 }
 
 func cancelEscapees(t *testing.T, h *testenv.Host) {
+	endEscapees(t, h, func(t *testing.T, id string, _ proc.Ident) {
+		if code, a := h.Post("/dispatches/"+id+"/cancel?wait=60s", `{"grace":"300ms"}`); code != 200 {
+			t.Fatalf("cancel: %d %v", code, a)
+		}
+		h.WaitStatus(id, "cancelled")
+		if got := h.Field(id, "stopped_by"); got != "operator" {
+			t.Errorf("stopped_by %q", got)
+		}
+	})
+}
+
+// endEscapees starts each kind and has end end it: then nothing of it lives.
+func endEscapees(t *testing.T, h *testenv.Host, end func(t *testing.T, id string, agent proc.Ident)) {
 	h.Start()
 	bystander := exec.Command("sleep", "100000")
 	if err := bystander.Start(); err != nil {
@@ -45,24 +61,19 @@ func cancelEscapees(t *testing.T, h *testenv.Host) {
 		t.Run(name, func(t *testing.T) {
 			pids := filepath.Join(h.Home, strings.ReplaceAll(name, " ", "-")+".pids")
 			id := h.Submit(name, "sh", "-c", script, "x", pids)
-			want := 1
-			if name == "many" {
-				want = 200
-			}
-			testenv.Eventually(t, "the escapee to be out", func() bool { return len(readPids(pids)) >= want })
-			code, a := h.Post("/dispatches/"+id+"/cancel?wait=60s", `{"grace":"300ms"}`)
-			if code != 200 {
-				t.Fatalf("cancel: %d %v", code, a)
-			}
+			want := map[string]int{"many": 200, "hops": 20}[name]
+			testenv.Eventually(t, "the escapee to be out", func() bool { return len(readPids(pids)) >= max(want, 1) })
+			end(t, id, h.WaitRunning(id))
 			for _, pid := range readPids(pids) {
 				if alive(pid) {
-					t.Errorf("%d lives after the cancel", pid)
+					t.Errorf("%d lives", pid)
 					syscall.Kill(pid, syscall.SIGKILL)
 				}
 			}
-			h.WaitStatus(id, "cancelled")
-			if got := h.Field(id, "stopped_by"); got != "operator" {
-				t.Errorf("stopped_by %q", got)
+			for _, p := range h.Processes() {
+				if strings.Contains(p, pids) {
+					t.Errorf("left: %s", p)
+				}
 			}
 			if s := h.Sessions(); len(s) != 0 {
 				t.Errorf("sessions left: %v", s)
@@ -152,50 +163,31 @@ func TestEndsThatAreNoCancel(t *testing.T) {
 }
 
 // A runner that is killed leaves nothing, and its dispatch is lost: by its control group, where it may have one, with proof;
-// else what carries its folder in the environment, is in its agent's session or descends from these is ended, and that this
-// is no proof is told.
+// else by the mark that all of it has inherited, and that this is no proof is told.
 func TestRunnerKilled(t *testing.T) {
 	t.Parallel()
-	const known = `setsid sleep 100000 & echo $! >> "$1"; sleep 100000 & echo $! >> "$1"; setsid sh -c 'trap "" TERM; sleep 100000 & echo $! >> "$1"; wait' x "$1" & `
-	const shed = `env -i setsid sh -c 'exec <&- >&- 2>&-; sh -c "echo \$\$ >> $1; exec sleep 100000" x "$1" &' x "$1" & `
-	for name, c := range map[string]struct {
-		script string
-		pids   int
-		group  bool
-	}{
-		"by its group":     {known + shed, 4, true},
-		"by what is known": {known, 3, false},
+	for name, prepare := range map[string]func(*testenv.Host) (groups bool){
+		"by its group":            func(*testenv.Host) bool { return groupsHere(t) },
+		"by its mark":             func(h *testenv.Host) bool { h.Extra = []string{"CORTEX_RUNNER__CGROUP=false"}; return false },
+		"of an unprivileged user": func(h *testenv.Host) bool { return !h.AsNobody() && groupsHere(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := testenv.New(t)
-			h.Extra = []string{fmt.Sprintf("CORTEX_RUNNER__CGROUP=%v", c.group)}
-			script := c.script
-			if c.group && !groupsHere(t) {
-				script, c.pids, c.group = known, 3, false
-			}
-			h.Start()
-			pids := filepath.Join(h.Home, "pids")
-			id := h.Submit("orphaned", "sh", "-c", script+"wait", "x", pids)
-			testenv.Eventually(t, "its children", func() bool { return len(readPids(pids)) == c.pids })
-			agent := h.WaitRunning(id)
-			killRunner(h, agent.PID)
-			h.WaitStatus(id, "failed")
-			if got := h.Field(id, "failure_category"); got != "lost" {
-				t.Errorf("category %q", got)
-			}
-			for _, pid := range append(readPids(pids), agent.PID) {
-				if alive(pid) {
-					t.Errorf("%d lives", pid)
-					syscall.Kill(pid, syscall.SIGKILL)
+			groups := prepare(h)
+			endEscapees(t, h, func(t *testing.T, id string, agent proc.Ident) {
+				killRunner(h, agent.PID)
+				h.WaitStatus(id, "failed")
+				if got := h.Field(id, "failure_category"); got != "lost" || agent.Alive() {
+					t.Errorf("category %q, agent alive %v", got, agent.Alive())
 				}
-			}
-			if x := h.Field(id, "exit_code"); x != "" {
-				t.Errorf("exit code %s of a lost one", x)
-			}
-			want := map[bool]string{true: "0", false: "1"}[c.group]
-			testenv.Eventually(t, "the word on what is proven", func() bool {
-				return h.SQL("SELECT count(*) FROM health_events WHERE event_type = 'not_proven'") == want
+				if x := h.Field(id, "exit_code"); x != "" {
+					t.Errorf("exit code %s of a lost one", x)
+				}
+				want := map[bool]string{true: "0", false: "1"}[groups]
+				testenv.Eventually(t, "the word on what is proven", func() bool {
+					return h.SQL("SELECT count(*) FROM health_events WHERE event_type = 'not_proven' AND dispatch_id = "+id) == want
+				})
 			})
 		})
 	}

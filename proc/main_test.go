@@ -30,6 +30,7 @@ var roles = map[string]func(dir string){
 	"named":    named,
 	"headless": headless,
 	"hopper":   hopper,
+	"marking":  marking,
 	"crowd":    crowd,
 	"bomb":     bomb,
 	"keeper":   keeper,
@@ -65,6 +66,17 @@ func mark(dir string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// marking gives itself a mark, and starts another that sheds all else.
+func marking(dir string) {
+	if err := MarkSelf(); err != nil {
+		fmt.Fprintln(os.Stderr, "mark:", err)
+		os.Exit(1)
+	}
+	spawn(dir, "plain", &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Setsid: true}})
+	mark(dir)
+	forever()
 }
 
 // spawn starts a role without anybody having to wait for it; on failure it ends the role that called it.

@@ -1,10 +1,13 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -68,8 +71,8 @@ func (f *follower) lost(facts runner.Facts) (*record.Verdict, error) {
 		v.Detail += "; its control group was ended, and is empty"
 		return v, nil
 	}
-	v.Detail += fmt.Sprintf("; %d processes that it left were ended (not proven to be all: without a runner, one that has shed "+
-		"its environment, its session and its parents can't be told)", len(swept.Killed))
+	v.Detail += fmt.Sprintf("; %d processes that it left were ended (not proven to be all: without a runner and a control group, "+
+		"one that has set its limit of file locks, its environment and its session anew can't be told)", len(swept.Killed))
 	f.notProven(v.Detail)
 	return v, nil
 }
@@ -169,72 +172,115 @@ func (f *follower) folder() string {
 	return filepath.Join(f.sup.runs, strconv.FormatInt(f.d.ID, 10), strconv.Itoa(f.attempt))
 }
 
+// maxLooks bounds how often a sweep lists all processes anew because one had gone before it could be asked whose it was.
+const maxLooks = 50
+
 func (f *follower) sweep(facts runner.Facts) (proc.Swept, error) {
 	ctx, cancel := context.WithTimeout(f.sup.ctx, sweepLimit)
 	defer cancel()
-	entry := "CORTEX_RUN_DIR=" + f.folder()
-	others := f.others(facts.Claim)
+	t := traces{folder: "CORTEX_RUN_DIR=" + f.folder()}
+	t.others, t.servers = f.others(facts.Claim)
+	if c := facts.Claim; c != nil && !t.others[c.Runner.PID] {
+		t.runner = proc.Ident{PID: c.Runner.PID, Start: c.Runner.Start}
+	}
+	if s := facts.Started; s != nil {
+		t.agent = proc.Ident{PID: s.Agent.PID, Start: s.Agent.Start}
+	}
 	return proc.Sweep(ctx, func() ([]proc.Stat, error) {
-		all, err := proc.All()
-		if err != nil {
-			return nil, err
+		for look := 1; ; look++ {
+			all, err := proc.All()
+			if err != nil {
+				return nil, err
+			}
+			gone := false
+			left := leftOf(all, t, func(pid int) bool {
+				has, err := t.on(pid)
+				gone = gone || errors.Is(err, proc.ErrGone)
+				return has
+			})
+			if len(left) > 0 || !gone || look == maxLooks {
+				return left, nil
+			}
 		}
-		return leftOf(all, facts.Started, others, func(pid int) bool {
-			has, err := proc.HasEnv(pid, entry)
-			return err == nil && has // a process that vanished or is another user's is not known to be ours
-		}), nil
 	}, nil)
 }
 
-// others are the processes that are certainly not this dispatch's, whatever their environment says: the daemon, the tmux
-// server (one that was started from inside a dispatch carries its environment for ever) and the runners of other dispatches.
-func (f *follower) others(claim *record.Claim) map[int]bool {
-	not := map[int]bool{proc.Self().PID: true}
-	if claim != nil {
-		if pid, ok := runner.TmuxServer(*claim); ok {
-			not[pid] = true
+// others are the processes that are certainly not this dispatch's, whatever they have inherited: the daemon, the runners of
+// other dispatches, and the tmux servers that they run on (one that was started from inside a dispatch has inherited
+// from it for ever, and so have all its panes).
+func (f *follower) others(claim *record.Claim) (others, servers map[int]bool) {
+	others, servers = map[int]bool{proc.Self().PID: true}, map[int]bool{}
+	server := func(c *record.Claim) {
+		if pid, ok := runner.TmuxServer(*c); ok {
+			servers[pid] = true
 		}
+	}
+	if claim != nil {
+		server(claim)
 	}
 	for _, o := range f.sup.followers() {
 		if c := o.claimed(); o != f && c != nil {
-			not[c.Runner.PID] = true
+			others[c.Runner.PID] = true
+			server(c)
 		}
 	}
-	return not
+	return others, servers
 }
 
-// leftOf finds what is left of a dispatch whose runner is dead: its agent, the members of its agent's session, what carries
-// its folder in the environment, and all that descends from these. It is pure but for carries, which looks into a process.
-func leftOf(all []proc.Stat, started *record.Started, others map[int]bool, carries func(pid int) bool) []proc.Stat {
-	var agent proc.Ident
-	if started != nil {
-		agent = proc.Ident{PID: started.Agent.PID, Start: started.Agent.Start}
+// traces are what tells the processes of an attempt whose runner is dead.
+type traces struct {
+	runner  proc.Ident   // whose mark they have; zero where it is not known
+	agent   proc.Ident   // whose session they may be in; zero where it is not known
+	folder  string       // an entry of their environment
+	others  map[int]bool // pids that are not theirs
+	servers map[int]bool // pids of tmux servers, which are not theirs either, nor is anything below them
+}
+
+// on reports whether a process has inherited from the attempt. Another user's environment can't be read, and is no error.
+func (t traces) on(pid int) (bool, error) {
+	if t.runner.PID != 0 {
+		if has, err := proc.HasMark(pid, t.runner); has || errors.Is(err, proc.ErrGone) {
+			return has, err
+		}
 	}
-	sessionIsOurs := agent.PID != 0
+	return proc.HasEnv(pid, t.folder)
+}
+
+// leftOf finds what is left of a dispatch whose runner is dead: its agent, the members of its agent's session, what has
+// inherited from it, and all that descends from these. It is pure but for inherits, which looks into a process: into the
+// youngest first, since what forks and exits all the time is among them.
+func leftOf(all []proc.Stat, t traces, inherits func(pid int) bool) []proc.Stat {
+	sessionIsOurs := t.agent.PID != 0
 	for _, s := range all {
-		if s.PID == agent.PID && s.Start != agent.Start {
+		if s.PID == t.agent.PID && s.Start != t.agent.Start {
 			sessionIsOurs = false // the pid is another process's by now, and so is the session of that number
 		}
 	}
+	excluded := maps.Clone(t.others)
+	maps.Copy(excluded, t.servers)
+	for _, s := range proc.Descendants(all, slices.Collect(maps.Keys(t.servers))...) {
+		excluded[s.PID] = true
+	}
 	member := map[int]bool{}
-	excluded := func(s proc.Stat) bool { return others[s.PID] || others[s.PPID] }
-	for _, s := range all {
-		inSession := sessionIsOurs && s.SID == agent.PID && s.Start >= agent.Start
-		if !excluded(s) && (s.Ident == agent || inSession || carries(s.PID)) {
-			member[s.PID] = true
+	youngestFirst := func(a, b proc.Stat) int { return cmp.Compare(b.Start, a.Start) }
+	for _, s := range slices.SortedFunc(slices.Values(all), youngestFirst) {
+		if excluded[s.PID] || s.Start < t.runner.Start {
+			continue
 		}
+		inSession := sessionIsOurs && s.SID == t.agent.PID && s.Start >= t.agent.Start
+		member[s.PID] = s.Ident == t.agent || inSession || inherits(s.PID)
 	}
 	for grown := true; grown; {
 		grown = false
 		for _, s := range all {
-			if !member[s.PID] && member[s.PPID] && !excluded(s) {
+			if !member[s.PID] && member[s.PPID] && !excluded[s.PID] {
 				member[s.PID], grown = true, true
 			}
 		}
 	}
 	var left []proc.Stat
 	for _, s := range all {
-		if member[s.PID] && s.State != 'Z' && s.State != 'X' {
+		if member[s.PID] && !s.Dead() {
 			left = append(left, s)
 		}
 	}

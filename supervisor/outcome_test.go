@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,11 +87,12 @@ func TestLeftOf(t *testing.T) {
 		return proc.Stat{Ident: proc.Ident{PID: pid, Start: start}, PPID: ppid, SID: sid, State: 'S'}
 	}
 	const agent, daemon, server, otherRunner = 100, 50, 60, 70
-	zombie := p(109, 1, agent, 1009)
+	zombie := p(112, 1, agent, 1012)
 	zombie.State = 'Z'
-	carrying := map[int]bool{105: true, server: true, 61: true, otherRunner: true, 71: true}
+	const away = 2 // the runner of a dispatch from inside which the server was started
+	inherited := map[int]bool{105: true, server: true, 61: true, otherRunner: true, 71: true, 109: true, 110: true, 111: true}
 	all := []proc.Stat{
-		p(1, 0, 1, 1), p(daemon, 1, daemon, 500), p(server, 1, server, 600), p(otherRunner, server, otherRunner, 700),
+		p(1, 0, 1, 1), p(away, 1, away, 400), p(daemon, 1, daemon, 500), p(server, away, server, 600), p(otherRunner, server, otherRunner, 700),
 		p(71, otherRunner, 71, 710), // another dispatch's agent, under a server that was started from inside this one
 		p(61, server, 61, 610),      // a person's shell under that server
 		p(agent, 1, agent, 1000),    // the agent
@@ -102,13 +104,18 @@ func TestLeftOf(t *testing.T) {
 		p(106, 105, 106, 1006),      // its child
 		p(107, 1, 107, 1007),        // somebody else
 		p(108, 1, agent, 900),       // in a session of that number, but older than it
+		p(109, 1, agent, 990),       // older than the runner, whatever it has inherited
+		p(110, 61, 110, 1010),       // started by a person in a pane, with what the server has inherited
+		p(111, away, 111, 1011),     // away, and orphaned below that runner
 		zombie,
 	}
-	others := map[int]bool{daemon: true, server: true, otherRunner: true}
-	started := &record.Started{Agent: record.Process{PID: agent, Start: 1000}}
-	want := map[int]bool{100: true, 101: true, 102: true, 103: true, 104: true, 105: true, 106: true}
+	ours := traces{
+		runner: proc.Ident{PID: 99, Start: 995}, agent: proc.Ident{PID: agent, Start: 1000},
+		others: map[int]bool{daemon: true, otherRunner: true, away: true}, servers: map[int]bool{server: true},
+	}
+	want := map[int]bool{100: true, 101: true, 102: true, 103: true, 104: true, 105: true, 106: true, 111: true}
 	got := map[int]bool{}
-	for _, s := range leftOf(all, started, others, func(pid int) bool { return carrying[pid] }) {
+	for _, s := range leftOf(all, ours, func(pid int) bool { return inherited[pid] }) {
 		got[s.PID] = true
 	}
 	for _, s := range all {
@@ -117,11 +124,12 @@ func TestLeftOf(t *testing.T) {
 		}
 	}
 	// The pid of the agent is another process's by now: neither that nor its session is ours.
-	all[6] = p(agent, 1, agent, 2000)
-	for _, s := range leftOf(all, started, others, func(int) bool { return false }) {
+	all[slices.IndexFunc(all, func(s proc.Stat) bool { return s.PID == agent })] = p(agent, 1, agent, 2000)
+	for _, s := range leftOf(all, ours, func(int) bool { return false }) {
 		t.Errorf("process %d is a member after the agent's pid was used again", s.PID)
 	}
-	if left := leftOf(all, nil, others, func(int) bool { return false }); left != nil {
+	ours.agent = proc.Ident{}
+	if left := leftOf(all, ours, func(int) bool { return false }); left != nil {
 		t.Errorf("of an agent that never was: %v", left)
 	}
 }

@@ -4,6 +4,7 @@ package testenv
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -293,14 +294,25 @@ func (h *Host) WaitRunning(id string) proc.Ident {
 // Processes are the live processes of the host, found by its path in their environment or command line: the tests' commands
 // that shed their environment carry it as an argument.
 func (h *Host) Processes() []string {
+	for range 50 { // what hops from process to process may be gone before it is asked
+		found, missed := h.processes()
+		if len(found) > 0 || !missed {
+			return found
+		}
+	}
+	return nil
+}
+
+// processes asks the youngest first; missed: one had gone by then.
+func (h *Host) processes() (found []string, missed bool) {
 	all, err := proc.All()
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	slices.SortFunc(all, func(a, b proc.Stat) int { return cmp.Compare(b.Start, a.Start) })
 	mark := []byte(filepath.Dir(h.Home))
-	var found []string
 	for _, p := range all {
-		if p.State == 'Z' || p.PID == os.Getpid() {
+		if p.Dead() || p.PID == os.Getpid() {
 			continue
 		}
 		for _, name := range []string{"environ", "cmdline"} {
@@ -309,9 +321,10 @@ func (h *Host) Processes() []string {
 				found = append(found, fmt.Sprintf("%d %s %q", p.PID, p.Comm, proc.Cmdline(p.PID)))
 				break
 			}
+			missed = missed || !p.Alive()
 		}
 	}
-	return found
+	return found, missed
 }
 
 // noneLeft fails the test if anything of the host still runs, and ends it.

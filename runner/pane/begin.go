@@ -47,6 +47,7 @@ func (r *runner) start() error {
 		return fmt.Errorf("open a pty: %w", err)
 	}
 	r.pty = p
+	_ = proc.MarkSelf() // where it may not be, the daemon tells what a dead runner left by less
 	pid, err := spawn(r.spec, r.environment(), p.tty, r.group, r.dropGroup)
 	if err != nil {
 		return err
