@@ -26,6 +26,7 @@ const (
 	ReasonKeyConflict      Reason = "idempotency_conflict"
 	ReasonTooLarge         Reason = "too_large"
 	ReasonDBLocked         Reason = "db_locked"
+	ReasonDBHung           Reason = "db_hung"
 	ReasonDiskFull         Reason = "disk_full"
 	ReasonInternal         Reason = "internal"
 	ReasonStopping         Reason = "stopping"

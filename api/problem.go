@@ -31,6 +31,7 @@ var statuses = map[cortex.Reason]int{
 	cortex.ReasonKeyConflict:      http.StatusConflict,
 	cortex.ReasonTooLarge:         http.StatusRequestEntityTooLarge,
 	cortex.ReasonDBLocked:         http.StatusInternalServerError,
+	cortex.ReasonDBHung:           http.StatusInternalServerError,
 	cortex.ReasonDiskFull:         http.StatusInsufficientStorage,
 	cortex.ReasonInternal:         http.StatusInternalServerError,
 	cortex.ReasonStopping:         http.StatusServiceUnavailable,

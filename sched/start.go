@@ -58,7 +58,7 @@ func (s *Scheduler) endClaims() {
 
 func (s *Scheduler) claim(ctx context.Context, id int64) {
 	fault.Point("claim.before")
-	at, err := s.store.Claim(ctx, id, s.limit)
+	at, err := s.store.Claim(ctx, id, s.limit, s.sup.GiveBack)
 	switch {
 	case err == nil:
 		fault.Point("claim.after")
@@ -66,8 +66,8 @@ func (s *Scheduler) claim(ctx context.Context, id int64) {
 		s.sup.Start(at)
 	case errors.Is(err, store.ErrHeld), errors.Is(err, store.ErrFull), errors.Is(err, store.ErrNotPending):
 		// The gate or the row has changed since the pick: whoever changed it wakes the loop.
-	case errors.Is(err, store.ErrLocked), ctx.Err() != nil:
-		// It stays pending; the next pass tries again.
+	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrHung), ctx.Err() != nil:
+		// It stays pending, or is given back when it was claimed after all; the next pass tries again.
 	default:
 		s.log.Error("can't claim", "dispatch", id, "err", err)
 	}

@@ -17,7 +17,8 @@ import (
 
 // Accept takes a dispatch in: its spec is durable in runs/<id>/ before its row is committed, and in its final place before
 // Accept returns, so that neither a crash nor a lost database loses it. The id, the format and, where it has none, the
-// time of spec are set here. On an error nothing of it is left. It waits for the database at most WriteTimeout.
+// time of spec are set here. On an error nothing of it is left, but for ErrHung: then it may still be accepted.
+// It waits for the database at most WriteTimeout.
 //
 // Where the spec has a key that was used, nothing is taken in: for the same request its dispatch is returned as repeated, for
 // another the error is ErrKeyUsed.
@@ -80,30 +81,46 @@ func (s *Store) acceptAs(ctx context.Context, spec record.Spec) (d cortex.Dispat
 	if err != nil {
 		return d, err
 	}
-	defer dir.Close()
 	if dir.Exists(record.SpecFile) || dir.Exists(record.SpecNew) {
-		return d, fmt.Errorf("dispatch %d: %w", spec.ID, record.ErrTaken)
+		return d, errors.Join(fmt.Errorf("dispatch %d: %w", spec.ID, record.ErrTaken), dir.Close())
 	}
 	if err := dir.Write(record.SpecNew, spec); err != nil {
-		return d, errors.Join(err, s.removeRun(dir, spec.ID))
+		return d, errors.Join(err, s.removeRun(dir, spec.ID), dir.Close())
 	}
 	fault.Point("accept.spec")
 	// From the commit to the rename the row is there and the spec is not yet where a runner looks for it.
 	s.mem.setAccepting(spec.ID, true)
-	defer s.mem.setAccepting(spec.ID, false)
-	err = s.do(ctx, func(t *tx) error {
-		d, err = t.insertAccepted(spec)
+	var row cortex.Dispatch
+	err = s.doLate(ctx, func(t *tx) (err error) {
+		row, err = t.insertAccepted(spec)
 		return err
+	}, func(err error) {
+		if err := s.settleAccept(dir, spec.ID, err); err != nil {
+			s.log.Error("what was not accepted is left in runs/", "dispatch", spec.ID, "err", err)
+		}
 	})
-	if err != nil { // d is there where somebody was faster with the key
-		return d, errors.Join(err, s.removeRun(dir, spec.ID))
+	if errors.Is(err, ErrHung) {
+		return d, err
+	}
+	if err == nil || errors.Is(err, errRepeated) {
+		d = row
+	}
+	return d, errors.Join(err, s.settleAccept(dir, spec.ID, err))
+}
+
+// settleAccept puts the spec of a dispatch in its place, or takes it away where err says that it was not accepted.
+func (s *Store) settleAccept(dir *record.Dir, id int64, err error) error {
+	defer dir.Close()
+	defer s.mem.setAccepting(id, false)
+	if err != nil {
+		return s.removeRun(dir, id)
 	}
 	fault.Point("accept.committed")
 	if err := dir.Rename(record.SpecNew, record.SpecFile); err != nil {
 		// It is accepted: row and spec.new are durable, and the next start of cortex renames that.
-		s.log.Error("a spec can't be put in its place", "dispatch", spec.ID, "err", err)
+		s.log.Error("a spec can't be put in its place", "dispatch", id, "err", err)
 	}
-	return d, nil
+	return nil
 }
 
 // removeRun takes the folder of a dispatch that was not accepted away.

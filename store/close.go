@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"cortex"
 )
@@ -30,7 +31,9 @@ func (s *Store) close(ctx context.Context) error {
 	s.queue.close(closedError())
 	s.closing.Store(true)
 	s.poke()
-	<-s.written
+	if err := s.awaitWriter(ctx); err != nil {
+		return err
+	}
 	err := s.stopWatching()
 	s.reads.close()
 	if s.readers != nil {
@@ -54,6 +57,24 @@ func (s *Store) close(ctx context.Context) error {
 		err = errors.Join(err, fmt.Errorf("%d writes were not made: %w", s.dropped, ErrLocked))
 	}
 	return err
+}
+
+// awaitWriter waits for the write loop to end, which it does by itself when ctx ends, unless it hangs: then the files are left
+// as after a kill.
+func (s *Store) awaitWriter(ctx context.Context) error {
+	select {
+	case <-s.written:
+		return nil
+	case <-ctx.Done():
+	}
+	patience := time.NewTimer(commitPatience)
+	defer patience.Stop()
+	select {
+	case <-s.written:
+		return nil
+	case <-patience.C:
+		return fmt.Errorf("close the database: %w", ErrHung)
+	}
 }
 
 // setAsideWAL renames a WAL that belongs to a main file which was replaced under us. SQLite would apply it to the new one,

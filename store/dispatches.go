@@ -25,10 +25,11 @@ func (t *tx) row(id int64) (dispatchRow, error) {
 
 // Claim takes a pending dispatch for a start, in one transaction with the look at the holds and the count of what runs
 // (limit: how many may run at once). ErrHeld, ErrFull, ErrNotFound, or ErrNotPending: also where it has no spec, and where an
-// operator wrote pending into the row of one that lives, which would run twice.
-func (s *Store) Claim(ctx context.Context, id int64, limit int) (cortex.Attempt, error) {
+// operator wrote pending into the row of one that lives, which would run twice. After ErrHung late is called with the attempt
+// when it is claimed after all.
+func (s *Store) Claim(ctx context.Context, id int64, limit int, late func(cortex.Attempt)) (cortex.Attempt, error) {
 	var a cortex.Attempt
-	err := s.do(ctx, func(t *tx) error {
+	err := s.doLate(ctx, func(t *tx) error {
 		r, err := t.row(id)
 		if err != nil {
 			return err
@@ -41,6 +42,10 @@ func (s *Store) Claim(ctx context.Context, id int64, limit int) (cortex.Attempt,
 		}
 		a, err = t.claim(r)
 		return err
+	}, func(err error) {
+		if err == nil {
+			late(a)
+		}
 	})
 	if err != nil {
 		return cortex.Attempt{}, fmt.Errorf("claim dispatch %d: %w", id, err)

@@ -114,23 +114,23 @@ func TestClaim(t *testing.T) {
 	t.Parallel()
 	s := openNew(t)
 	one, two, three := accept(t, s), accept(t, s), accept(t, s)
-	a := must[cortex.Attempt](t)(s.Claim(ctx, one.ID, 1))
+	a := must[cortex.Attempt](t)(s.Claim(ctx, one.ID, 1, nil))
 	if a.Number != 1 || a.Dispatch.Status != cortex.Running || a.Dispatch.Stage != cortex.StageStarting || a.Dispatch.DispatchedAt == nil {
 		t.Errorf("%+v", a)
 	}
-	_, err := s.Claim(ctx, one.ID, 10)
+	_, err := s.Claim(ctx, one.ID, 10, nil)
 	wantErr(t, err, ErrNotPending)
-	_, err = s.Claim(ctx, two.ID, 1)
+	_, err = s.Claim(ctx, two.ID, 1, nil)
 	wantErr(t, err, ErrFull)
-	_, err = s.Claim(ctx, 99, 10)
+	_, err = s.Claim(ctx, 99, 10, nil)
 	wantErr(t, err, ErrNotFound)
 	sqlite(t, s.path, "INSERT INTO dispatches (bead_id, status) VALUES ('hand', 'running'), ('hand', 'pending')")
-	must[cortex.Attempt](t)(s.Claim(ctx, two.ID, 2)) // a row by hand takes no slot
-	_, err = s.Claim(ctx, 5, 10)
+	must[cortex.Attempt](t)(s.Claim(ctx, two.ID, 2, nil)) // a row by hand takes no slot
+	_, err = s.Claim(ctx, 5, 10, nil)
 	wantErr(t, err, ErrNotPending) // and is never started
 	for _, scope := range []string{"project:p", "bead:b-1", "all", "provider:", "agent:"} {
 		sqlite(t, s.path, "INSERT INTO holds (scope) VALUES ('"+scope+"')")
-		_, err = s.Claim(ctx, three.ID, 10) // at once: the gate reads the table itself
+		_, err = s.Claim(ctx, three.ID, 10, nil) // at once: the gate reads the table itself
 		wantErr(t, err, ErrHeld)
 		if got := must[[]cortex.Dispatch](t)(s.Pending(ctx, 10)); len(got) != 0 {
 			t.Errorf("%s: pending %+v", scope, got)
@@ -138,9 +138,9 @@ func TestClaim(t *testing.T) {
 		sqlite(t, s.path, "UPDATE holds SET lifted_at = '2020-01-01'")
 	}
 	sqlite(t, s.path, `INSERT INTO holds (scope, until) VALUES ('project:q', NULL), ('all', '2020-01-01 00:00:00'), ('nonsense', NULL)`)
-	must[cortex.Attempt](t)(s.Claim(ctx, three.ID, 10))
+	must[cortex.Attempt](t)(s.Claim(ctx, three.ID, 10, nil))
 	sqlite(t, s.path, `INSERT INTO holds (scope, until) VALUES (NULL, 'some day')`)
-	_, err = s.Claim(ctx, accept(t, s).ID, 10)
+	_, err = s.Claim(ctx, accept(t, s).ID, 10, nil)
 	wantErr(t, err, ErrHeld)
 }
 
@@ -159,7 +159,7 @@ func TestStartedAndGiveBack(t *testing.T) {
 	if all := must[[]time.Time](t)(s.StartsSince(ctx, time.Now().Add(-time.Hour))); len(all) != 0 {
 		t.Errorf("starts %v", all)
 	}
-	a = must[cortex.Attempt](t)(s.Claim(ctx, id, 10))
+	a = must[cortex.Attempt](t)(s.Claim(ctx, id, 10, nil))
 	if a.Number != 2 || a.Dispatch.Retries != 0 {
 		t.Errorf("%+v", a)
 	}
@@ -237,7 +237,7 @@ func TestStatusWrittenByHand(t *testing.T) {
 			drain(s.Outside())
 			sqlite(t, s.path, "UPDATE dispatches SET "+c.sql)
 			<-s.Outside()
-			_, err := s.Claim(ctx, id, 10)
+			_, err := s.Claim(ctx, id, 10, nil)
 			wantErr(t, err, ErrNotPending) // it lives, and must not run twice
 			if got := must[[]cortex.Dispatch](t)(s.Pending(ctx, 10)); len(got) != 0 {
 				t.Errorf("pending %+v", got)
@@ -329,7 +329,7 @@ func TestRestore(t *testing.T) {
 	}
 	spec.ID = 43
 	must[cortex.Dispatch](t)(s.Restore(ctx, spec, 3, cortex.Pending))
-	if a := must[cortex.Attempt](t)(s.Claim(ctx, 43, 10)); a.Number != 4 {
+	if a := must[cortex.Attempt](t)(s.Claim(ctx, 43, 10, nil)); a.Number != 4 {
 		t.Errorf("%+v", a)
 	}
 	if d := accept(t, s); d.ID != 44 {

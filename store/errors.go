@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -15,6 +16,7 @@ import (
 // that says what to do.
 var (
 	ErrLocked     = errors.New("the database is locked")
+	ErrHung       = errors.New("a write to the database hangs")
 	ErrNotFound   = errors.New("no such dispatch")
 	ErrHeld       = errors.New("held back")
 	ErrFull       = errors.New("all slots are taken")
@@ -89,6 +91,18 @@ func (s *Store) lockedError() error {
 		Err: ErrLocked}
 }
 
+// unknownError is for people: a commit hangs.
+func (s *Store) unknownError() error {
+	return s.hungError("A write to the database hangs: whether this was done is not known yet",
+		"Look again when it does; a submit may be repeated with the same idempotency key", ErrHung)
+}
+
+func (s *Store) hungError(what, then string, err error) error {
+	since, _ := s.contention.hung()
+	return &cortex.Error{Reason: cortex.ReasonDBHung, Message: what, Err: err,
+		Hint: fmt.Sprintf("The file system of %s has not answered since %s (dmesg, df). %s.", s.home, since.Format(time.TimeOnly), then)}
+}
+
 // writeError tells of a write that could not be made; troubles of the file become a *cortex.Error.
 func (s *Store) writeError(err error) error {
 	switch troubleOf(err) {
@@ -117,6 +131,9 @@ func (s *Store) roomError(err error) error {
 
 // gaveUp says why a request whose context has ended was not carried out.
 func (s *Store) gaveUp(ctx context.Context) error {
+	if _, hung := s.contention.hung(); hung {
+		return s.hungError("A write to the database hangs: nothing was changed", "Try again when it does", ErrLocked)
+	}
 	if err := s.contention.err(); err != nil {
 		return s.writeError(err)
 	}

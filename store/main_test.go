@@ -183,7 +183,7 @@ func acceptSpec(t *testing.T, s *Store, spec record.Spec) cortex.Dispatch {
 // run accepts and claims a dispatch.
 func run(t *testing.T, s *Store) cortex.Attempt {
 	t.Helper()
-	return must[cortex.Attempt](t)(s.Claim(context.Background(), accept(t, s).ID, 1000))
+	return must[cortex.Attempt](t)(s.Claim(context.Background(), accept(t, s).ID, 1000, nil))
 }
 
 func get(t *testing.T, s *Store, id int64) cortex.Dispatch {

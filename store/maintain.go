@@ -54,11 +54,16 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
-	<-w.answered // the write loop gives up by itself
-	if !w.done {
-		return ErrBlocked
+	hung := time.NewTimer(checkpointPatience + commitPatience)
+	defer hung.Stop()
+	select {
+	case <-w.answered: // the write loop gives up by itself, unless it hangs
+		if w.done {
+			return nil
+		}
+	case <-hung.C:
 	}
-	return nil
+	return ErrBlocked
 }
 
 // SetLive says how many dispatches run. While paused the main file is written once when that is 0 and the last end is

@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"time"
 
 	"cortex"
 )
@@ -14,6 +16,8 @@ type request struct {
 	dated bool          // its caller does not wait for ever: fail it where another would be kept and tried again
 	done  chan struct{} // closed when err is set
 	err   error
+
+	withdrawn bool // its caller was told that it is not applied; guarded by the queue's mu
 }
 
 func (r *request) finish(err error) {
@@ -26,9 +30,10 @@ func (r *request) finish(err error) {
 type queue struct {
 	poke func()
 
-	mu      sync.Mutex
-	waiting []*request // guarded by mu
-	closed  error      // why nothing more is taken; guarded by mu
+	mu         sync.Mutex
+	waiting    []*request // guarded by mu
+	closed     error      // why nothing more is taken; guarded by mu
+	committing bool       // what becomes of those that were taken is up to the disk now; guarded by mu
 }
 
 func (q *queue) put(r *request) error {
@@ -42,17 +47,36 @@ func (q *queue) put(r *request) error {
 	return nil
 }
 
-// remove takes r out; false when the write loop was faster.
-func (q *queue) remove(r *request) bool {
+// withdraw takes r back, so that it is never applied; false when it is done, or being committed.
+func (q *queue) withdraw(r *request) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for i, w := range q.waiting {
-		if w == r {
-			q.waiting = append(q.waiting[:i], q.waiting[i+1:]...)
-			return true
-		}
+	if i := slices.Index(q.waiting, r); i >= 0 {
+		q.waiting = slices.Delete(q.waiting, i, i+1)
+		return true
 	}
-	return false
+	select {
+	case <-r.done:
+		return false
+	default:
+	}
+	r.withdrawn = !q.committing
+	return r.withdrawn
+}
+
+// commit says that a transaction with batch is about to be committed; false when one of these was withdrawn.
+func (q *queue) commit(batch []*request) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.committing = !slices.ContainsFunc(batch, func(r *request) bool { return r.withdrawn })
+	return q.committing
+}
+
+// settled says that the transaction has come to its end, and its requests were told or put back.
+func (q *queue) settled() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.committing = false
 }
 
 func (q *queue) takeAll() []*request {
@@ -63,10 +87,11 @@ func (q *queue) takeAll() []*request {
 	return all
 }
 
-// putBack returns requests to the front.
+// putBack returns those requests to the front that were not withdrawn.
 func (q *queue) putBack(all []*request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	all = slices.DeleteFunc(all, func(r *request) bool { return r.withdrawn })
 	q.waiting = append(all, q.waiting...)
 }
 
@@ -85,10 +110,18 @@ func (q *queue) close(why error) {
 	}
 }
 
-// do has the write loop carry out fn and waits for the commit. A ctx that ends before fn's turn takes it back: it is never
-// applied, and the error is ErrLocked where the lock was the reason. Once its transaction has begun, ctx means nothing: the
-// result is waited for, and neither ctx's end nor its deadline reach the transaction.
-func (s *Store) do(ctx context.Context, fn func(*tx) error) error {
+// commitPatience is how long a caller that has given up waits for a commit that has begun.
+const commitPatience = time.Second
+
+// do has the write loop carry out fn and waits for the commit. A ctx that ends before that has begun takes fn back, also out
+// of a transaction that hangs: it is never applied, and the error is ErrLocked where the lock was the reason. A commit that has
+// begun is waited for a second longer; then the error is ErrHung, and nobody knows what will be. What fn sets is the
+// caller's only when the error is nil or fn's own: else fn may still be running.
+func (s *Store) do(ctx context.Context, fn func(*tx) error) error { return s.doLate(ctx, fn, nil) }
+
+// doLate is do that calls late, which may be nil, with the outcome after ErrHung, when that is known: not at all where the
+// daemon ends before.
+func (s *Store) doLate(ctx context.Context, fn func(*tx) error, late func(error)) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -99,13 +132,29 @@ func (s *Store) do(ctx context.Context, fn func(*tx) error) error {
 	}
 	select {
 	case <-r.done:
+		return r.err
 	case <-ctx.Done():
-		if s.queue.remove(r) {
-			return s.gaveUp(ctx)
-		}
-		<-r.done
 	}
-	return r.err
+	if s.queue.withdraw(r) {
+		return s.gaveUp(ctx)
+	}
+	patience := time.NewTimer(commitPatience)
+	defer patience.Stop()
+	select {
+	case <-r.done:
+		return r.err
+	case <-patience.C:
+	}
+	if s.queue.withdraw(r) { // the commit has failed, and it waited for the next
+		return s.gaveUp(ctx)
+	}
+	if late != nil {
+		go func() {
+			<-r.done
+			late(r.err)
+		}()
+	}
+	return s.unknownError()
 }
 
 // post is do for what the store itself has to write, sooner or later; a failure is logged.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cortex"
+	"cortex/internal/fault"
 )
 
 // WriteTimeout is how long an operator's write waits for the database before it is refused with ErrLocked.
@@ -161,6 +162,8 @@ func (s *Store) step() time.Duration {
 		return s.stepUp()
 	}
 	wait := untilPoked
+	s.contention.begin()
+	defer s.contention.end()
 	if s.outsidePoke.Swap(false) {
 		wait = s.lookOutside()
 		if s.contention.fatal() != nil {
@@ -260,16 +263,26 @@ func (s *Store) group() error {
 	if err := s.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	batch := s.queue.takeAll() // only now: until here their callers could still take them back
+	batch := s.queue.takeAll()
+	defer s.queue.settled()
 	t := &tx{s: s, now: s.now(), moved: map[cortex.Status]int{}, applied: map[string]bool{}}
 	given := s.ids.given()
 	err := s.fill(t, batch)
-	if err == nil {
+	again := err == nil && !s.queue.commit(batch)
+	if err == nil && !again {
+		fault.Point("store.commit")
 		err = s.exec("COMMIT")
 	}
-	if err != nil {
+	if again || err != nil {
 		s.rollback()
 		s.ids.rewind(given)
+	}
+	if again {
+		s.queue.putBack(batch)
+		s.poke()
+		return nil
+	}
+	if err != nil {
 		s.refuse(batch, err)
 		return err
 	}
@@ -292,6 +305,7 @@ func (s *Store) fill(t *tx, batch []*request) error {
 	if err := s.prepare(t); err != nil {
 		return err
 	}
+	fault.Point("store.fill")
 	for _, r := range batch {
 		before := *t
 		before.moved = maps.Clone(t.moved)
@@ -371,9 +385,28 @@ type contention struct {
 	since    time.Time // of the lock, monotonic; zero when it is free; guarded by mu
 	began    time.Time // the same by the wall clock; guarded by mu
 	episode  bool      // it took longer than patience: an event is due; guarded by mu
+	busy     time.Time // since when the write loop has been in the database, monotonic; zero while it waits; guarded by mu
 	last     error     // the last failure; guarded by mu
 	deadWith error     // guarded by mu
 	now      func() time.Time
+}
+
+// begin notes that the write loop goes to the database, end that it has come back.
+func (c *contention) begin() { c.setBusy(time.Now()) }
+func (c *contention) end()   { c.setBusy(time.Time{}) }
+
+func (c *contention) setBusy(since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = since
+}
+
+// hung returns since when the write loop has been in the database, when that is longer than patience: the lock is waited for
+// outside of it, so that it is the disk or the file system that does not answer.
+func (c *contention) hung() (time.Time, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.busy, !c.busy.IsZero() && time.Since(c.busy) > c.patience
 }
 
 // locked notes that the lock was not to be had.
@@ -477,8 +510,13 @@ func (s *Store) reportLock(t *tx) error {
 // lockHold is the computed hold while nothing can be started for want of the database.
 func (s *Store) lockHold() (cortex.Hold, bool) {
 	since, long := s.contention.long()
-	if s.isReady() && !long {
+	hungSince, hung := s.contention.hung()
+	if s.isReady() && !long && !hung {
 		return cortex.Hold{}, false
+	}
+	if hung {
+		return cortex.Hold{Kind: cortex.HoldDB, Scope: cortex.ScopeAll, Reason: "a write to the database hangs: the disk does not answer",
+			By: "cortex", Via: "auto", Since: hungSince}, true
 	}
 	if since.IsZero() {
 		since = s.opened

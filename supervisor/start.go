@@ -15,7 +15,8 @@ import (
 )
 
 var (
-	errPaused    = errors.New("the scheduler was paused")
+	errPaused    = errors.New("paused before it had a process")
+	errLate      = errors.New("its claim hung in the database")
 	errStopOrder = errors.New("the dispatch was cancelled before it had a process")
 )
 
@@ -47,6 +48,12 @@ func (f *follower) start() bool {
 	return f.resolve(err)
 }
 
+// unclaim is start for an attempt that comes too late: who ordered a pause meanwhile has his answer.
+func (f *follower) unclaim() bool {
+	f.giveUp(errLate)
+	return f.resolve(errLate)
+}
+
 // resolve finds out what became of a start that failed, by taking its claim: who has that, has the attempt.
 func (f *follower) resolve(why error) bool {
 	fault.Point("start.revoke")
@@ -70,8 +77,8 @@ func (f *follower) resolve(why error) bool {
 		return false
 	case errors.Is(cause, errStopOrder):
 		return f.concludeUnstarted()
-	case errors.Is(cause, errPaused):
-		f.giveBack("paused before it had a process")
+	case errors.Is(cause, errPaused), errors.Is(cause, errLate):
+		f.giveBack(cause.Error())
 	case errors.Is(why, errNoClaim): // of an earlier daemon
 		f.giveBack(why.Error())
 	default:

@@ -75,6 +75,11 @@ func (s *Supervisor) Start(at cortex.Attempt) {
 	s.follow(newFollower(s, at.Dispatch, at.Number), (*follower).start)
 }
 
+// GiveBack puts a claimed attempt that is not to be started any more back to pending. It returns at once.
+func (s *Supervisor) GiveBack(at cortex.Attempt) {
+	s.follow(newFollower(s, at.Dispatch, at.Number), (*follower).unclaim)
+}
+
 // follow makes f the one goroutine of its dispatch; it reports false where there is one already.
 func (s *Supervisor) follow(f *follower, begin func(*follower) bool) bool {
 	s.mu.Lock()

@@ -10,10 +10,12 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // $CORTEX_FAULT is a comma-separated list of NAME:ACTION[:N]: at the N-th crossing (default the first) of the point NAME the
-// ACTION is taken: kill (SIGKILL to oneself), stop (SIGSTOP to oneself), hang (for ever), or fail (Err returns ENOSPC).
+// ACTION is taken: kill (SIGKILL to oneself), stop (SIGSTOP to oneself), hang (for ever), or fail (Err returns ENOSPC). At
+// every crossing: while (hang as long as the file $CORTEX_FAULT_WHILE exists).
 var (
 	mu      sync.Mutex
 	crossed = map[string]int{}
@@ -56,6 +58,11 @@ func parse(list string) map[string]fault {
 	return faults
 }
 
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 // Point takes the action that $CORTEX_FAULT asks for at name.
 func Point(name string) { Err(name) }
 
@@ -66,6 +73,11 @@ func Err(name string) error {
 	crossed[name]++
 	now := crossed[name] == f.at
 	mu.Unlock()
+	if ok && f.action == "while" {
+		for exists(os.Getenv("CORTEX_FAULT_WHILE")) {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
 	if !ok || !now {
 		return nil
 	}
