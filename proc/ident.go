@@ -10,9 +10,11 @@ package proc
 import (
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +25,7 @@ var ErrGone = errors.New("no such process")
 // Ident is one process of this boot, in this pid namespace.
 type Ident struct {
 	PID   int
-	Start uint64 // when it started, in clock ticks since boot: field 22 of /proc/<pid>/stat
+	Start uint64 // when it started, in clock ticks since boot: field 22 of /proc/<pid>/stat, as the host's own clock has it
 }
 
 // Of identifies the process that has pid now, a zombie included. Errors: ErrGone, or of reading /proc.
@@ -51,6 +53,16 @@ func (i Ident) Alive() bool {
 		return i.unread(err)
 	}
 	return s.Ident == i && !s.Dead()
+}
+
+// Age is how long ago the process started, by the boot clock: setting the wall clock does not change it. Whether it still
+// lives is not asked.
+func (i Ident) Age() (time.Duration, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0, os.NewSyscallError("clock_gettime", err)
+	}
+	return time.Duration(now.Nano()) - bootOffset() - time.Duration(i.Start)*tick, nil
 }
 
 // Exists reports whether the process still has its pid, be it as a zombie. Where that can't be found out it is true.
@@ -137,6 +149,36 @@ var bootID = sync.OnceValue(func() string {
 	}
 	return strings.TrimSpace(string(buf[:n]))
 })
+
+// tick is the unit of start times: every architecture that Go runs on shows them in 1/100 s (proc(5)).
+const tick = time.Second / 100
+
+// bootOffset is what this process's time namespace adds to the boot clock, and so to every start time that it reads: a
+// daemon in another one than its runners must know them all the same. 0 where there are no such namespaces (before Linux 5.6).
+var bootOffset = sync.OnceValue(func() time.Duration {
+	var buf [256]byte
+	n, err := slurp(unix.AT_FDCWD, "/proc/self/timens_offsets", buf[:])
+	if err != nil {
+		return 0
+	}
+	return parseBootOffset(string(buf[:n]))
+})
+
+// parseBootOffset reads the line "boottime SECONDS NANOSECONDS" (time_namespaces(7)).
+func parseBootOffset(text string) time.Duration {
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) != 3 || f[0] != "boottime" {
+			continue
+		}
+		s, serr := strconv.ParseInt(f[1], 10, 64)
+		ns, nerr := strconv.ParseInt(f[2], 10, 64)
+		if serr == nil && nerr == nil {
+			return time.Duration(s)*time.Second + time.Duration(ns)
+		}
+	}
+	return 0
+}
 
 // PIDNamespace is the inode of this process's pid namespace (pid_namespaces(7)), since a pid means nothing in another; 0
 // where it can't be read.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // fields4to22 are the fields of a stat after the state.
@@ -201,5 +202,40 @@ func TestBootAndNamespace(t *testing.T) {
 	var st syscall.Stat_t
 	if err := syscall.Stat("/proc/self/ns/pid", &st); err != nil || PIDNamespace() != st.Ino || st.Ino == 0 {
 		t.Errorf("namespace %d, %v", PIDNamespace(), err)
+	}
+}
+
+func TestAge(t *testing.T) {
+	t.Parallel()
+	before := time.Now()
+	pid := start(t, shortDir(t), "named").Process.Pid
+	after := time.Now()
+	id, err := Of(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rounding = 2 * tick
+	low := time.Since(after)
+	got, err := id.Age()
+	if high := time.Since(before); err != nil || got < low-rounding || got > high+rounding {
+		t.Errorf("%v, %v; want %v to %v", got, err, low, high)
+	}
+	earlier, err := Ident{PID: pid, Start: id.Start - 360_000}.Age()
+	if d := earlier - got - time.Hour; err != nil || d < 0 || d > time.Minute {
+		t.Errorf("one that started an hour earlier: %v, %v; this one %v", earlier, err, got)
+	}
+}
+
+func TestParseBootOffset(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{
+		"monotonic           0         0\nboottime            0         0\n": 0,
+		"monotonic           7         0\nboottime         3600 250000000\n": time.Hour + time.Second/4,
+		"monotonic           0         0\nboottime          -10         0\n": -10 * time.Second,
+		"boottime": 0, "": 0, "boottime x 0\n": 0,
+	} {
+		if got := parseBootOffset(text); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
 	}
 }

@@ -71,7 +71,7 @@ func parseStat(line []byte) (Stat, error) {
 	}
 	s.Threads = int(n.next())
 	n.field()
-	s.Start = n.start()
+	s.Start = n.start() - uint64(bootOffset()/tick) // in two's complement, where the offset is negative
 	if n.bad || s.PID <= 0 {
 		return Stat{}, fmt.Errorf("%w: %q", errStat, line)
 	}

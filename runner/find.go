@@ -7,9 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"cortex/proc"
 	"cortex/runner/record"
@@ -134,18 +131,6 @@ func Ident(p record.Process) (proc.Ident, bool) {
 		return proc.Ident{}, false
 	}
 	return proc.Ident{PID: p.PID, Start: p.Start}, true
-}
-
-// userHZ is the unit of start times in /proc: every architecture that Go runs on shows them in 1/100 s (proc(5)).
-const userHZ = 100
-
-// Elapsed is how long a process of this boot has been running, by the boot clock: setting the wall clock does not change it.
-func Elapsed(p record.Process) (time.Duration, error) {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		return 0, err
-	}
-	return time.Duration(now.Nano()) - time.Duration(p.Start)*(time.Second/userHZ), nil
 }
 
 // TagID returns the id of the dispatch whose session carries the tag, the folder of an attempt in runs.

@@ -293,29 +293,3 @@ func TestTheEndedAreDead(t *testing.T) {
 		t.Error("it lives again")
 	}
 }
-
-func TestElapsed(t *testing.T) {
-	t.Parallel()
-	before := time.Now()
-	cmd := exec.Command("cat")
-	in, err := cmd.StdinPipe()
-	check(t, err)
-	check(t, cmd.Start())
-	after := time.Now()
-	id, err := proc.Of(cmd.Process.Pid)
-	check(t, err)
-	const tick = 20 * time.Millisecond // the start time is rounded
-	low := time.Since(after)
-	got, err := Elapsed(here(id))
-	check(t, err)
-	if high := time.Since(before); got < low-tick || got > high+tick {
-		t.Errorf("%v, want %v to %v", got, low, high)
-	}
-	earlier, err := Elapsed(record.Process{Start: id.Start - 360_000})
-	check(t, err)
-	if d := earlier - got - time.Hour; d < 0 || d > time.Minute {
-		t.Errorf("one that started an hour earlier: %v, this one %v", earlier, got)
-	}
-	check(t, in.Close())
-	check(t, cmd.Wait())
-}

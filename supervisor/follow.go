@@ -259,12 +259,23 @@ func (f *follower) hasProcess(l *link, st record.State) {
 		return f.sup.store.Started(ctx, f.d.ID, f.attempt, pid, tty, session)
 	})
 	if f.timeout > 0 {
-		elapsed, err := runner.Elapsed(*st.Agent)
-		if err != nil {
-			f.log.Warn("can't read the boot clock; the timeout counts from now", "err", err)
-		}
+		elapsed, _ := f.age(*st.Agent) // where that is unknown the timeout counts from now
 		l.limit.Reset(max(0, f.timeout-elapsed))
 	}
+}
+
+// age is how long ago a process on record started; false where it was in another boot, since nobody knows how long the host
+// was off.
+func (f *follower) age(p record.Process) (time.Duration, bool) {
+	id, here := runner.Ident(p)
+	if !here {
+		return 0, false
+	}
+	age, err := id.Age()
+	if err != nil {
+		f.log.Warn("can't read the boot clock", "err", err)
+	}
+	return age, err == nil
 }
 
 func (f *follower) setStage(s cortex.Stage) {
