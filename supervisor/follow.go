@@ -384,7 +384,7 @@ func (f *follower) writeVerdict(facts runner.Facts) error {
 	}
 	v.Format = record.Format
 	if v.At.IsZero() {
-		v.At = time.Now().UTC()
+		v.At, v.Seconds = time.Now().UTC(), f.lived(facts)
 	}
 	dir, err := record.RemakeDir(f.sup.runs, f.d.ID, f.attempt)
 	if err != nil {
@@ -393,6 +393,19 @@ func (f *follower) writeVerdict(facts runner.Facts) error {
 	defer dir.Close()
 	fault.Point("verdict.write")
 	return dir.Write(record.VerdictFile, v)
+}
+
+// lived is how long ago the agent started, in seconds; nil where it never did or that is unknown.
+func (f *follower) lived(facts runner.Facts) *float64 {
+	if facts.Started == nil {
+		return nil
+	}
+	age, known := f.age(facts.Started.Agent)
+	if !known {
+		return nil
+	}
+	seconds := age.Seconds()
+	return &seconds
 }
 
 // closeSession closes the dispatch's own session, and no other. It returns when tmux says that it is gone; where tmux does

@@ -29,7 +29,7 @@ func outcome(f runner.Facts) store.End {
 	case f.Exit != nil:
 		ofExit(&end, *f.Exit, f.Order)
 	case f.Verdict != nil:
-		ofVerdict(&end, *f.Verdict, f)
+		ofVerdict(&end, *f.Verdict)
 	}
 	return end
 }
@@ -64,13 +64,9 @@ func ofExit(end *store.End, exit record.Exit, order *record.Order) {
 	}
 }
 
-func ofVerdict(end *store.End, v record.Verdict, f runner.Facts) {
+func ofVerdict(end *store.End, v record.Verdict) {
 	end.CompletedAt = v.At
-	if f.Started != nil {
-		if lived := v.At.Sub(f.Started.At).Seconds(); lived >= 0 {
-			end.DurationS = &lived
-		}
-	}
+	end.DurationS = v.Seconds
 	switch v.Kind {
 	case record.VerdictCancelled:
 		end.Status, end.StoppedBy, end.Summary = cortex.Cancelled, cortex.ByOperator, v.Detail
@@ -79,7 +75,6 @@ func ofVerdict(end *store.End, v record.Verdict, f runner.Facts) {
 		end.StoppedBy = cortex.ByTimeout
 	case record.VerdictSpawnError:
 		failed(end, cortex.CategorySpawnError, v.Detail)
-		end.DurationS = nil
 	default:
 		failed(end, cortex.CategoryLost, v.Detail)
 	}

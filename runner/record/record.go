@@ -164,10 +164,11 @@ const (
 
 // Verdict is how an attempt ended where the daemon, not a runner, had to find out.
 type Verdict struct {
-	Format int       `json:"format"`
-	Kind   string    `json:"kind"`
-	Detail string    `json:"detail,omitempty"`
-	Proven bool      `json:"proven"` // leftovers were looked for in every way there is
-	Actor  string    `json:"actor,omitempty"`
-	At     time.Time `json:"at"`
+	Format  int       `json:"format"`
+	Kind    string    `json:"kind"`
+	Detail  string    `json:"detail,omitempty"`
+	Proven  bool      `json:"proven"`            // leftovers were looked for in every way there is
+	Seconds *float64  `json:"seconds,omitempty"` // from the agent's start to the verdict, by the boot clock; absent where unknown
+	Actor   string    `json:"actor,omitempty"`
+	At      time.Time `json:"at"`
 }
