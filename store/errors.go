@@ -146,8 +146,8 @@ func (s *Store) gaveUp(ctx context.Context) error {
 func newer(path string, version int) error {
 	return &cortex.Error{Reason: cortex.ReasonInternal, Err: ErrNewer,
 		Message: fmt.Sprintf("%s has schema %d, and this cortex knows up to %d", path, version, latest()),
-		Hint: fmt.Sprintf("Run the newer cortex that wrote it; or, with cortex stopped, move %s, %s-wal and %s-shm away and "+
-			"copy a backup of this version to %s. The file was not changed.", path, path, path, path)}
+		Hint: fmt.Sprintf("Run the newer cortex that wrote it; or restore a backup of this version: cortex db restore FILE. "+
+			"%s was not changed.", path)}
 }
 
 func foreign(path, what string) error {
@@ -159,15 +159,14 @@ func foreign(path, what string) error {
 func corrupt(path string, err error) error {
 	return &cortex.Error{Reason: cortex.ReasonInternal, Err: errors.Join(ErrCorrupt, err),
 		Message: fmt.Sprintf("%s is damaged or no SQLite database", path),
-		Hint: fmt.Sprintf("With cortex stopped, move %s, %s-wal and %s-shm away and copy a backup to %s; where there is none, "+
-			"make it anew from the folder runs/: cortex db rebuild", path, path, path, path)}
+		Hint:    "Restore a backup: cortex db restore FILE; where there is none, make it anew from the folder runs/: cortex db rebuild"}
 }
 
 func missing(path string, runs int) error {
 	return &cortex.Error{Reason: cortex.ReasonInternal, Err: ErrMissing,
 		Message: fmt.Sprintf("%s is gone, and the folder runs/ beside it has %d dispatches", path, runs),
-		Hint: fmt.Sprintf("Copy a backup to %s; where there is none, make it anew from runs/: cortex db rebuild. (To begin with "+
-			"nothing, move runs/ away.)", path)}
+		Hint: "Restore a backup: cortex db restore FILE; where there is none, make it anew from runs/: cortex db rebuild. (To begin " +
+			"with nothing, move runs/ away.)"}
 }
 
 func cantOpen(path string, err error) error {

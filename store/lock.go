@@ -31,13 +31,18 @@ type lockProbe struct {
 // ask reports whether another process has a write lock on a byte of path from first to last, and its pid. The pid is 0 or -1
 // where the kernel can't tell it: a process of another pid namespace, an open file description lock.
 func (p *lockProbe) ask(path string, first, last int64) (int, bool) {
+	return p.conflict(unix.F_RDLCK, path, first, last)
+}
+
+// conflict is ask for a lock of another process that keeps one of the kind how from being taken.
+func (p *lockProbe) conflict(how int16, path string, first, last int64) (int, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f, err := p.open(path)
 	if err != nil {
 		return 0, false
 	}
-	lock := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart, Start: first, Len: last - first + 1}
+	lock := unix.Flock_t{Type: how, Whence: io.SeekStart, Start: first, Len: last - first + 1}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
 		return 0, false
 	}

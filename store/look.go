@@ -66,7 +66,7 @@ func inspect(path string, leftWAL bool) error {
 	return fmt.Errorf("look at %s: %w", path, err)
 }
 
-// Sound is nil where the database in home is this program's and has no damage that SQLite finds (PRAGMA quick_check). It is
+// Sound is nil where the database in home is this program's and has no damage that SQLite finds (PRAGMA integrity_check). It is
 // called while no daemon runs. A WAL that a crash left is applied, as by any program that opens the file.
 func Sound(ctx context.Context, home string) error {
 	path, err := databasePath(home)
@@ -93,16 +93,24 @@ func Sound(ctx context.Context, home string) error {
 		return err
 	}
 	defer db.Close()
-	var found string
-	if err := db.GetContext(ctx, &found, "PRAGMA quick_check(1)"); err != nil {
-		return corrupt(path, err)
-	}
-	if found != "ok" {
-		return corrupt(path, errors.New(found))
+	if err := undamaged(ctx, db, path); err != nil {
+		return err
 	}
 	var version int64
 	if err := db.GetContext(ctx, &version, "PRAGMA user_version"); err != nil || version == 0 {
 		return corrupt(path, errors.Join(errors.New("it has no schema"), err))
+	}
+	return nil
+}
+
+// undamaged is nil where SQLite finds no damage, and else ErrCorrupt.
+func undamaged(ctx context.Context, db *sqlx.DB, path string) error {
+	var found string
+	if err := db.GetContext(ctx, &found, "PRAGMA integrity_check(1)"); err != nil {
+		return corrupt(path, err)
+	}
+	if found != "ok" {
+		return corrupt(path, errors.New(found))
 	}
 	return nil
 }

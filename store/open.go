@@ -423,8 +423,7 @@ func (s *Store) reportReplaced() {
 	if s.leftWAL {
 		ev.Severity = cortex.Warning
 		ev.Message = "cortex.db was changed or replaced while a write-ahead log (cortex.db-wal) of the time before was left " +
-			"beside it; SQLite has applied that log to it. If a backup was restored, restore it again with cortex stopped and " +
-			"cortex.db-wal and cortex.db-shm moved away"
+			"beside it; SQLite has applied that log to it. If a backup was restored, restore it again, by: cortex db restore FILE"
 	}
 	if s.beforeOpen.Size == 0 {
 		ev.Severity, ev.Message = cortex.Warning, "cortex.db was gone and has been made anew from what runs/ knows"

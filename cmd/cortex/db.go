@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -21,11 +20,11 @@ func (c *cli) db() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "db",
 		Short:   "Look after the database",
-		Example: `  cortex db rebuild`,
+		Example: `  cortex db restore ~/.cortex/cortex.db.backup.20261125-0300`,
 		Args:    noCommand,
-		RunE:    func(*cobra.Command, []string) error { return usage("cortex db: say what: rebuild") },
+		RunE:    func(*cobra.Command, []string) error { return usage("cortex db: say what: restore or rebuild") },
 	}
-	cmd.AddCommand(c.dbRebuild())
+	cmd.AddCommand(c.dbRestore(), c.dbRebuild())
 	return cmd
 }
 
@@ -38,7 +37,7 @@ func (c *cli) dbRebuild() *cobra.Command {
 		Long: `Rebuild sets cortex.db aside, if it is there, and makes a new one of what the folder runs/ knows: every dispatch, how it
 ended, what waits and what still runs. Holds and events are not in runs/: the scheduler is paused afterwards, until
 cortex resume. No daemon may run. A database that is in order is left alone, unless --force says otherwise; better than
-this is always a backup.`,
+this is always a backup (cortex db restore).`,
 		Example: `  cortex db rebuild`,
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,7 +50,18 @@ this is always a backup.`,
 }
 
 func (c *cli) rebuild(ctx context.Context, configPath string, force bool) error {
-	cfg, home, held, err := claimHome(configPath)
+	cfg, err := loadConfig(configPath)
+	if err != nil {
+		return err
+	}
+	home, err := stateDir()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(home); err != nil {
+		return fmt.Errorf("there is nothing to rebuild from: %w", err)
+	}
+	held, err := claimHome(home)
 	if err != nil {
 		return err
 	}
@@ -63,7 +73,7 @@ func (c *cli) rebuild(ctx context.Context, configPath string, force bool) error 
 				Hint: "--force makes it anew all the same; its holds and events are then in the file that is set aside"}
 		}
 	}
-	aside, err := setAside(path, time.Now())
+	aside, err := store.SetAside(home, "rebuild", time.Now())
 	if err != nil {
 		return err
 	}
@@ -104,49 +114,21 @@ func pathOf(path string) *string {
 	return &path
 }
 
-// claimHome reads the configuration, and takes the home so that no daemon runs meanwhile.
-func claimHome(configPath string) (cfg config.Config, home string, held *lock, err error) {
-	cwd, err := os.Getwd()
-	if err != nil {
-		return cfg, "", nil, fmt.Errorf("where am I: %w", err)
-	}
-	if cfg, err = config.Load(configPath, os.Environ(), cwd); err != nil {
-		return cfg, "", nil, err
-	}
-	if home, err = stateDir(); err != nil {
-		return cfg, "", nil, err
-	}
-	if _, err := os.Stat(home); err != nil {
-		return cfg, "", nil, fmt.Errorf("there is nothing to rebuild from: %w", err)
-	}
+// claimHome takes the home, made where it is not there, so that no daemon runs meanwhile.
+func claimHome(home string) (*lock, error) {
 	if err := makeHome(home); err != nil {
-		return cfg, "", nil, err
+		return nil, err
 	}
-	held, err = takeLock(home)
-	return cfg, home, held, err
+	return takeLock(home)
 }
 
-// setAside renames a database and what SQLite has beside it, and returns its new path; "" where there is none.
-func setAside(path string, now time.Time) (string, error) {
-	stamp := fmt.Sprintf("%s.before-rebuild-%s", path, now.UTC().Format("20060102-150405"))
-	aside, found := stamp, ""
-	for n := 2; ; n++ { // what was set aside in the same second is kept
-		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		aside = fmt.Sprintf("%s-%d", stamp, n)
+// loadConfig reads the configuration as the daemon does.
+func loadConfig(path string) (config.Config, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return config.Config{}, fmt.Errorf("where am I: %w", err)
 	}
-	for _, end := range []string{"-shm", "-wal", ""} {
-		err := os.Rename(path+end, aside+end)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			return "", fmt.Errorf("set the database aside: %w", err)
-		default:
-			found = aside
-		}
-	}
-	return found, nil
+	return config.Load(path, os.Environ(), cwd)
 }
 
 // tally is how many dispatches there are by status.
