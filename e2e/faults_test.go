@@ -259,6 +259,43 @@ func TestHangingRunner(t *testing.T) {
 	}
 }
 
+// A soak saw a status of nothing while two dispatches were between pending and running, and took it for the end of all: one
+// that is claimed and not started yet, or given back and not recorded yet, is counted as one that waits.
+func TestNoneIsUncounted(t *testing.T) {
+	t.Parallel()
+	counted := func(t *testing.T, h *testenv.Host) {
+		t.Helper()
+		_, a := h.Get("/status")
+		if a["running_count"] != 0.0 || a["pending_count"] != 1.0 {
+			t.Errorf("%v", a)
+		}
+	}
+	t.Run("claimed", func(t *testing.T) {
+		t.Parallel()
+		h := faulty(t, "claim.after:hang")
+		h.Start()
+		h.Submit("b", "true")
+		testenv.Eventually(t, "its claim", func() bool { return h.SQL("SELECT status FROM dispatches") == "running" })
+		counted(t, h)
+	})
+	t.Run("given back", func(t *testing.T) {
+		t.Parallel()
+		h := testenv.New(t)
+		h.Start()
+		submitFaulty(h, "pane.claim:hang", "true")
+		testenv.Eventually(t, "its session", func() bool { return len(h.Sessions()) == 1 })
+		unlock := lock(t, h, "BEGIN IMMEDIATE;")
+		if code, a := h.Post("/scheduler/pause", ""); code != http.StatusOK {
+			t.Fatalf("pause: %d %v", code, a)
+		}
+		testenv.Eventually(t, "its start to be given back", func() bool { _, a := h.Get("/status"); return a["running_count"] == 0.0 })
+		counted(t, h)
+		unlock()
+		testenv.Eventually(t, "that on record", func() bool { return h.SQL("SELECT status FROM dispatches") == "pending" })
+		counted(t, h)
+	})
+}
+
 // A disk without room for the exit record loses no exit status.
 func TestExitRecordIsTriedAgain(t *testing.T) {
 	t.Parallel()

@@ -181,8 +181,7 @@ func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 	}
 	holds := s.holds(now)
 	s.noteTurn(holds, now)
-	live, _ := s.sup.Live()
-	free := s.limit - live
+	free := s.limit - s.sup.Live().Running
 	if shut(holds) || free <= 0 {
 		return next
 	}
@@ -233,7 +232,7 @@ func (s *Scheduler) reconcile(ctx context.Context) {
 }
 
 func (s *Scheduler) tmuxLost(ctx context.Context, server tmux.Server) {
-	live, _ := s.sup.Live()
+	live := s.sup.Live().Running
 	if live == 0 {
 		return // an idle server ends by itself
 	}

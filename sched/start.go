@@ -58,12 +58,13 @@ func (s *Scheduler) endClaims() {
 
 func (s *Scheduler) claim(ctx context.Context, id int64) {
 	fault.Point("claim.before")
-	at, err := s.store.Claim(ctx, id, s.limit, s.sup.GiveBack)
+	at, err := s.store.Claim(ctx, id, s.limit, s.giveBack)
 	switch {
 	case err == nil:
 		fault.Point("claim.after")
 		s.started(time.Now())
 		s.sup.Start(at)
+		s.store.Taken()
 	case errors.Is(err, store.ErrHeld), errors.Is(err, store.ErrFull), errors.Is(err, store.ErrNotPending):
 		// The gate or the row has changed since the pick: whoever changed it wakes the loop.
 	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrHung), ctx.Err() != nil:
@@ -71,6 +72,12 @@ func (s *Scheduler) claim(ctx context.Context, id int64) {
 	default:
 		s.log.Error("can't claim", "dispatch", id, "err", err)
 	}
+}
+
+// giveBack is for a claim that the database had not confirmed when it was wanted: a pause may have been answered since.
+func (s *Scheduler) giveBack(at cortex.Attempt) {
+	s.sup.GiveBack(at)
+	s.store.Taken()
 }
 
 // started notes a start, for recent_dispatch_count.

@@ -24,9 +24,13 @@ func recent(starts []time.Time, now time.Time) []time.Time {
 func (s *Scheduler) Status() Status {
 	now := time.Now()
 	st := Status{State: StateRunning, StartedAt: s.began, MaxConcurrent: s.limit, Holds: s.holds(now)}
-	st.Running, st.Unrecorded = s.sup.Live()
+	// What waits is looked at twice: what moves meanwhile is counted twice, and else might be nowhere. A status of nothing is
+	// taken for the end of all.
+	waiting := s.store.Waiting()
+	live := s.sup.Live()
+	st.Running, st.Unrecorded = live.Running, live.Unrecorded
+	st.Pending = max(waiting, s.store.Waiting()) + live.GivenBack
 	st.Counts = s.counts(st.Running)
-	st.Pending = s.store.Waiting()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -24,9 +24,9 @@ func (t *tx) row(id int64) (dispatchRow, error) {
 }
 
 // Claim takes a pending dispatch for a start, in one transaction with the look at the holds and the count of what runs
-// (limit: how many may run at once). ErrHeld, ErrFull, ErrNotFound, or ErrNotPending: also where it has no spec, and where an
-// operator wrote pending into the row of one that lives, which would run twice. After ErrHung late is called with the attempt
-// when it is claimed after all.
+// (limit: how many may run at once). Taken has to follow. ErrHeld, ErrFull, ErrNotFound, or ErrNotPending: also where it has
+// no spec, and where an operator wrote pending into the row of one that lives, which would run twice. After ErrHung late is
+// called with the attempt when it is claimed after all.
 func (s *Store) Claim(ctx context.Context, id int64, limit int, late func(cortex.Attempt)) (cortex.Attempt, error) {
 	var a cortex.Attempt
 	err := s.doLate(ctx, func(t *tx) error {
@@ -93,6 +93,7 @@ func (t *tx) claim(r dispatchRow) (cortex.Attempt, error) {
 		return cortex.Attempt{}, ErrNotPending
 	}
 	t.move(cortex.Pending, cortex.Running)
+	t.claimed++
 	now, err := t.row(r.ID)
 	return cortex.Attempt{Dispatch: now.dispatch(), Number: n}, err
 }

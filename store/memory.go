@@ -19,6 +19,7 @@ type memory struct {
 	accepting map[int64]bool        // committed, but spec.json is not there yet; guarded by mu
 	failures  int64                 // guarded by mu
 	foreign   int                   // of the pending ones, rows without a spec, that are never started; guarded by mu
+	claimed   int                   // claimed, and not Taken yet; guarded by mu
 	changed   chan struct{}         // closed at the next change; guarded by mu
 }
 
@@ -129,6 +130,7 @@ func (m *memory) publish(t *tx) {
 	} else {
 		m.foreign += t.foreign
 	}
+	m.claimed += t.claimed
 	m.failures += int64(max(t.moved[cortex.Failed], 0))
 	for status, n := range t.moved {
 		m.counts[status] += n
@@ -168,8 +170,8 @@ func (s *Store) Counts() map[cortex.Status]int {
 	return out
 }
 
-// Waiting is how many dispatches wait to be started: the pending ones, but for rows that a person inserted, which never are.
-// It never waits.
+// Waiting is how many dispatches wait to be started: the pending ones, but for rows that a person inserted, which never are,
+// and those that are claimed until they are Taken. It never waits.
 func (s *Store) Waiting() int {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
@@ -179,7 +181,14 @@ func (s *Store) Waiting() int {
 			cancelled++
 		}
 	}
-	return max(s.mem.counts[cortex.Pending]+s.mem.counts[cortex.PendingRetry]-s.mem.foreign-cancelled, 0)
+	return max(s.mem.counts[cortex.Pending]+s.mem.counts[cortex.PendingRetry]-s.mem.foreign-cancelled, 0) + s.mem.claimed
+}
+
+// Taken says that a dispatch that was claimed lives. Until then it counts as one that waits, since nobody else counts it.
+func (s *Store) Taken() {
+	s.mem.mu.Lock()
+	defer s.mem.mu.Unlock()
+	s.mem.claimed--
 }
 
 // Holds is what is in force now: rows, those that are so far only in the stop journal, and, while the database can't be

@@ -38,6 +38,7 @@ type tx struct {
 	applied  map[string]bool       // keys of journalled orders
 	touched  bool                  // holds were written
 	ended    bool                  // an end was recorded
+	claimed  int                   // dispatches that are nobody's until Taken
 	wrote    bool                  // something was written
 	fresh    bool                  // a pause began: the main file is not up to date for it
 	wants    []*checkpointWant

@@ -11,8 +11,8 @@ import (
 
 // Check reports dispatches that can't end, and ends that are not in the database yet.
 func (s *Supervisor) Check() cortex.Check {
-	live, unrecorded := s.Live()
-	c := cortex.Check{Name: "dispatches", OK: true, Detail: fmt.Sprintf("%d live", live)}
+	live := s.Live()
+	c := cortex.Check{Name: "dispatches", OK: true, Detail: fmt.Sprintf("%d live", live.Running)}
 	followers := s.followers()
 	slices.SortFunc(followers, func(a, b *follower) int { return cmp.Compare(a.d.ID, b.d.ID) })
 	var troubles []string
@@ -28,8 +28,8 @@ func (s *Supervisor) Check() cortex.Check {
 		c.Detail += "; " + strings.Join(troubles, "; ")
 		c.Hint = "see the processes named (ps -o pid,stat,wchan,args -p PID); cortex goes on trying"
 	}
-	if unrecorded > 0 {
-		c.Detail += fmt.Sprintf("; %d ends wait for the database (they are safe in runs/)", unrecorded)
+	if live.Unrecorded > 0 {
+		c.Detail += fmt.Sprintf("; %d ends wait for the database (they are safe in runs/)", live.Unrecorded)
 	}
 	return c
 }

@@ -133,7 +133,7 @@ func (f *follower) giveBack(why string) {
 	if err != nil && f.sup.ctx.Err() == nil {
 		f.log.Error("can't record that a start was given back", "err", err)
 	}
-	f.sup.tellFreed()
+	f.sup.gaveBack()
 }
 
 // neverStarted ends a dispatch that is itself at fault that it can't be started.

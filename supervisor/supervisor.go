@@ -34,6 +34,7 @@ type Supervisor struct {
 	mu         sync.Mutex
 	live       map[int64]*follower // guarded by mu; what lives, and what is on its way to start
 	unrecorded map[int64]store.End // guarded by mu; ended, not yet in the database
+	givenBack  int                 // guarded by mu; pending again, not yet in the database
 }
 
 // Options are what a Supervisor works with.
@@ -93,12 +94,15 @@ func (s *Supervisor) follow(f *follower, begin func(*follower) bool) bool {
 	return true
 }
 
-// leave takes f out of what lives, before its end is written: what lives never waits for the database.
+// leave takes f out of what lives, before its end is written, or without one that it is given back: what lives never waits for
+// the database.
 func (s *Supervisor) leave(f *follower, end *store.End) {
 	s.mu.Lock()
 	delete(s.live, f.d.ID)
 	if end != nil {
 		s.unrecorded[f.d.ID] = *end
+	} else {
+		s.givenBack++
 	}
 	n := len(s.live)
 	s.mu.Unlock()
@@ -111,6 +115,14 @@ func (s *Supervisor) leave(f *follower, end *store.End) {
 func (s *Supervisor) recorded(id int64) {
 	s.mu.Lock()
 	delete(s.unrecorded, id)
+	s.mu.Unlock()
+	s.tellFreed()
+}
+
+// gaveBack says that a dispatch is pending in the database, too.
+func (s *Supervisor) gaveBack() {
+	s.mu.Lock()
+	s.givenBack--
 	s.mu.Unlock()
 	s.tellFreed()
 }
@@ -133,12 +145,18 @@ func (s *Supervisor) tellFailed(err error) {
 	}
 }
 
-// Live is the number of dispatches that live, those on their way to start included, and that of the ends which are in runs/
-// and not yet in the database. It never waits.
-func (s *Supervisor) Live() (live, unrecorded int) {
+// Live counts dispatches whose rows may say something else.
+type Live struct {
+	Running    int // those on their way to start included
+	Unrecorded int // ended in runs/, and not yet in the database
+	GivenBack  int // pending again, and not yet in the database
+}
+
+// Live never waits.
+func (s *Supervisor) Live() Live {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.live), len(s.unrecorded)
+	return Live{len(s.live), len(s.unrecorded), s.givenBack}
 }
 
 // Gone returns a channel that is closed when nothing of the dispatch is left; nil where it does not live.

@@ -230,7 +230,7 @@ func (d *daemon) announce(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	live, _ := d.sup.Live()
+	live := d.sup.Live().Running
 	err := d.store.AddEvent(ctx, cortex.Event{
 		Type: cortex.EventDaemonStarted, Severity: cortex.Info,
 		Message: fmt.Sprintf("cortex %s started (pid %d); %d running dispatches were taken in", version, os.Getpid(), live),
