@@ -112,13 +112,7 @@ func (s *Server) cancelMany(w http.ResponseWriter, r *request) error {
 	}
 	var choice choice
 	var grace graceField
-	err = decodeBody(w, r.Request, fields{
-		"ids":     takeIDs(&choice.ids, maxCancelled),
-		"status":  choice.takeStatus,
-		"project": takeName(&choice.project),
-		"grace":   grace.take,
-	})
-	if err != nil {
+	if err := decodeBody(w, r.Request, choice.fields(&grace)); err != nil {
 		return err
 	}
 	if choice.ids == nil && choice.status == "" && choice.project == "" {
@@ -147,6 +141,15 @@ type choice struct {
 	ids     []int64
 	status  cortex.Status
 	project string
+}
+
+func (c *choice) fields(grace *graceField) fields {
+	return fields{
+		"ids":     takeIDs(&c.ids, maxCancelled),
+		"status":  c.takeStatus,
+		"project": takeName(&c.project),
+		"grace":   grace.take,
+	}
 }
 
 func (c *choice) takeStatus(v value) error {

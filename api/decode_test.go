@@ -1,13 +1,19 @@
 package api
 
 import (
+	"encoding/json"
 	"errors"
+	"maps"
 	"net/http/httptest"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"cortex"
+	"cortex/sched"
 )
 
 // decodeInto decodes a body of POST /dispatches.
@@ -117,20 +123,77 @@ func TestBodyTooLarge(t *testing.T) {
 	}
 }
 
+// FuzzDecode: whatever comes, the error is one for people, of a size that can be read, with a hint; what is taken is what any
+// other reader of JSON takes it for, of each name one; and what passes all checks can be written down and run.
 func FuzzDecode(f *testing.F) {
 	f.Add(`{"command":["a"],"env":{"A":"b"},"timeout":"1m"}`)
 	f.Add(`{"a":"\ud83d\ude80\\`)
 	f.Add("{\"\xff")
 	f.Fuzz(func(t *testing.T, body string) {
+		var order sched.PauseOrder
+		for name, known := range map[string]fields{
+			"pause": pauseFields(&order), "cancel": new(choice).fields(new(graceField)),
+		} {
+			r := httptest.NewRequest("POST", "/", strings.NewReader(body))
+			if err := decodeBody(httptest.NewRecorder(), r, known); !forPeople(err) {
+				t.Errorf("%s: %#v", name, err)
+			}
+		}
 		sub, err := decodeInto(body)
-		var p *cortex.Error
-		if err != nil && !errors.As(err, &p) {
-			t.Fatalf("%v is no error for people", err)
+		if !forPeople(err) {
+			t.Fatalf("%#v", err)
 		}
 		for _, arg := range sub.command {
 			if strings.ContainsRune(arg, 0) {
 				t.Fatalf("%q holds a NUL", arg)
 			}
 		}
+		if err != nil || strings.TrimSpace(body) == "" {
+			return
+		}
+		asOthers(t, body, sub)
+		spec, err := new(Server).specOf(sub)
+		if !forPeople(err) {
+			t.Fatalf("%#v", err)
+		}
+		if err == nil && (spec.Command[0] == "" || spec.Bead == "" || spec.TimeoutMS < 0 || !filepath.IsAbs(spec.Workdir)) {
+			t.Errorf("%+v", spec)
+		}
 	})
+}
+
+// forPeople reports whether an error can be shown: none, or one with a reason, a hint and a message that is no copy of the body.
+func forPeople(err error) bool {
+	var p *cortex.Error
+	return err == nil || errors.As(err, &p) && p.Reason != "" && p.Hint != "" && p.Message != "" &&
+		len(p.Message) < 1000 && len(p.Hint) < 1000 && utf8.ValidString(p.Message) && utf8.ValidString(p.Hint)
+}
+
+// asOthers compares what was decoded with what encoding/json makes of it.
+func asOthers(t *testing.T, body string, sub submission) {
+	t.Helper()
+	var other struct {
+		Command  []string          `json:"command"`
+		Bead     string            `json:"bead_id"`
+		Env      map[string]string `json:"env"`
+		Workdir  string            `json:"workdir"`
+		Priority *float64          `json:"priority"`
+	}
+	var names map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal([]byte(body), &other), json.Unmarshal([]byte(body), &names)); err != nil {
+		t.Fatal(err)
+	}
+	priority := float64(cortex.PriorityDefault)
+	if other.Priority != nil {
+		priority = *other.Priority
+	}
+	if !slices.Equal(sub.command, other.Command) || sub.bead != other.Bead || !maps.Equal(sub.env, other.Env) ||
+		sub.workdir != other.Workdir || float64(sub.priority) != priority {
+		t.Errorf("%q is %+v, not %+v", body, sub, other)
+	}
+	for name := range names {
+		if _, ok := sub.fields()[name]; !ok {
+			t.Errorf("%q is not known", name)
+		}
+	}
 }

@@ -36,7 +36,7 @@ func FormatDuration(d time.Duration) string {
 func ParseDuration(text string) (time.Duration, error) {
 	bad := func() error {
 		if _, err := strconv.ParseFloat(text, 64); err == nil {
-			return fmt.Errorf("want a duration with its unit such as %ss or %sm, got %q", text, text, text)
+			return fmt.Errorf("want a duration with its unit such as %[1]ss or %[1]sm, got %[1]q", clip(text))
 		}
 		return fmt.Errorf("want a duration such as 30s, 10m or 1h30m, got %q", clip(text))
 	}

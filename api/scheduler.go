@@ -22,12 +22,7 @@ const maxTTL = 30 * day
 // pause answers POST /scheduler/pause, when the pause is durable and nothing starts any more.
 func (s *Server) pause(w http.ResponseWriter, r *request) error {
 	var order sched.PauseOrder
-	err := decodeBody(w, r.Request, fields{
-		"reason": takeText(&order.Reason, maxReason),
-		"by":     takeText(&order.By, maxName),
-		"ttl":    takeDuration(&order.TTL, time.Millisecond, maxTTL),
-	})
-	if err != nil {
+	if err := decodeBody(w, r.Request, pauseFields(&order)); err != nil {
 		return err
 	}
 	order.By, order.Via = who(r, order.By)
@@ -37,6 +32,14 @@ func (s *Server) pause(w http.ResponseWriter, r *request) error {
 	}
 	writeJSON(w, http.StatusOK, doneAt(done.At, "Scheduler paused", done.Recorded), s.log)
 	return nil
+}
+
+func pauseFields(order *sched.PauseOrder) fields {
+	return fields{
+		"reason": takeText(&order.Reason, maxReason),
+		"by":     takeText(&order.By, maxName),
+		"ttl":    takeDuration(&order.TTL, time.Millisecond, maxTTL),
+	}
 }
 
 // resume answers POST /scheduler/resume.

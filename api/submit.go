@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -214,7 +216,10 @@ func checkWorkdir(dir string) (string, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case err != nil:
-		return bad(err.Error(), "create it, or name another")
+		if broken, ok := errors.AsType[*fs.PathError](err); ok {
+			err = broken.Err
+		}
+		return bad(fmt.Sprintf("%q can't be used: %v", clip(dir), err), "create it, or name another")
 	case !info.IsDir():
 		return bad(fmt.Sprintf("%q is not a directory", clip(dir)), "name a directory")
 	}
