@@ -2,16 +2,19 @@ package config
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/structs"
 	"github.com/pelletier/go-toml/v2"
 )
 
-// FuzzLoad holds Load to this for any text: it never panics; each problem is one printable line that names the file;
-// and where it finds none, go-toml itself takes the text for TOML and every setting is within its limits.
+// FuzzLoad holds Load to this for any text: it never panics; each problem is one printable line that names the file and is in
+// it; the same text has the same problems; and where there are none, go-toml itself takes the text for TOML, which has no
+// table or key that is not known, and every setting is within its limits.
 func FuzzLoad(f *testing.F) {
 	f.Add(everyKey)
 	f.Add("[scheduler]\nmax_concurrent_dispatches = 15")
@@ -28,9 +31,14 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("values that can't be merged: %v", err)
 		}
 		for _, p := range problems {
-			if line := p.String(); !strings.HasPrefix(line, "f.toml:") || strings.ContainsAny(line, "\n\r\x1b") || p.Line < 1 {
+			line := p.String()
+			if !strings.HasPrefix(line, "f.toml:") || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) ||
+				p.Line < 1 || p.Line > strings.Count(text, "\n")+1 || p.What == "" || len(line) > 1000+2*len(text) {
 				t.Errorf("problem %q", line)
 			}
+		}
+		if _, again := readTOML("f.toml", []byte(text)); !slices.Equal(again, problems) {
+			t.Errorf("once %q, then %q", problems, again)
 		}
 		if len(problems) > 0 {
 			return
@@ -38,6 +46,17 @@ func FuzzLoad(f *testing.F) {
 		var tree map[string]any
 		if err := toml.Unmarshal([]byte(strings.TrimPrefix(text, "\ufeff")), &tree); err != nil {
 			t.Fatalf("no problem found, but go-toml says %v", err)
+		}
+		for table, inner := range tree {
+			inner, ok := inner.(map[string]any)
+			if !ok || !slices.Contains(tables, table) {
+				t.Errorf("no problem with %q", table)
+			}
+			for name := range inner {
+				if _, ok := lookup(table, name); !ok {
+					t.Errorf("no problem with %q in [%s]", name, table)
+				}
+			}
 		}
 		for path := range layer.values {
 			table, name, _ := strings.Cut(path, ".")

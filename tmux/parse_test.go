@@ -63,7 +63,8 @@ func describe(e event) string {
 	return "text: " + e.text
 }
 
-// FuzzParse: whatever comes, no block ends that did not begin; and whatever is inside of a block comes out as it was.
+// FuzzParse: whatever comes, each line is a part of a block or an event of its own, as it was; a block ends by its own guard
+// and by no other; and whatever is inside of one comes out as it was. testdata has what tmux 3.3a says.
 func FuzzParse(f *testing.F) {
 	f.Add("%begin 1 2 1\nfoo\n%end 1 2 1\n%exit")
 	f.Add("%begin 1 2 0\n%begin 1 2 1\n%error 1 2 0\n%output %1 x")
@@ -71,21 +72,33 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		lines := strings.Split(text, "\n")
 		var p parser
-		begun, ended := 0, 0
+		var content []string
 		for _, line := range lines {
-			if strings.HasPrefix(line, "%begin ") {
-				begun++
+			guard := p.guard
+			e := p.line(line)
+			switch {
+			case guard == "" && p.guard != "":
+				content = nil
+				if line != "%begin "+p.guard || e.kind != eventNone {
+					t.Errorf("%q begins a block and gives %s", line, describe(e))
+				}
+			case guard != "" && e.kind == eventNone:
+				content = append(content, line)
+			case guard != "":
+				end := map[bool]string{false: "%end ", true: "%error "}[e.reply.failed] + guard
+				if e.kind != eventReply || line != end || !slices.Equal(e.reply.lines, content) || p.guard != "" {
+					t.Errorf("%q in the block %q of %q gives %s", line, guard, content, describe(e))
+				}
+			case e.kind == eventExit && (line == "%exit" && e.text == "" || line == "%exit "+e.text):
+			case e.kind == eventNotification && e.text == line && strings.HasPrefix(line, "%"):
+			case e.kind == eventText && e.text == line && !strings.HasPrefix(line, "%"):
+			default:
+				t.Errorf("%q outside of a block gives %s", line, describe(e))
 			}
-			if e := p.line(line); e.kind == eventReply {
-				ended++
-			}
-		}
-		if ended > begun {
-			t.Errorf("%d blocks began, %d ended", begun, ended)
 		}
 
 		const guard = "1795496191 270 1"
-		content := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return l == "%end "+guard || l == "%error "+guard })
+		content = slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return l == "%end "+guard || l == "%error "+guard })
 		p = parser{}
 		p.line("%begin " + guard)
 		for _, line := range content {
