@@ -137,6 +137,13 @@ func (c *Conn) reply(seq int64, text string) {
 	}
 }
 
+// forget drops a question that nobody waits for any more.
+func (c *Conn) forget(seq int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.replies, seq)
+}
+
 // hangUp tells whoever still waits for a reply that none will come.
 func (c *Conn) hangUp() {
 	c.mu.Lock()
@@ -169,6 +176,7 @@ func (c *Conn) ask(ctx context.Context, req record.Request) error {
 	req.Format, req.Seq = record.Format, c.seq
 	c.replies[req.Seq] = answer
 	c.mu.Unlock()
+	defer c.forget(req.Seq)
 
 	line, err := json.Marshal(req)
 	if err != nil {
@@ -193,9 +201,6 @@ func (c *Conn) ask(ctx context.Context, req record.Request) error {
 		}
 		return nil
 	case <-ctx.Done():
-		c.mu.Lock()
-		delete(c.replies, req.Seq)
-		c.mu.Unlock()
 		return fmt.Errorf("%w: %w", ErrSilent, context.Cause(ctx))
 	}
 }
