@@ -53,7 +53,6 @@ const (
 	StageRunning      Stage = "running"       // its process is there; pid, tty and session_name are set
 	StageCancelling   Stage = "cancelling"    // a stop is ordered and on record; not yet verified
 	StageCancelFailed Stage = "cancel_failed" // processes survive SIGKILL, or can't be signalled; tried again
-	StageWaitingInput Stage = "waiting_input" // its screen asks a person something
 )
 
 // Category says why a failed dispatch failed (column failure_category).
@@ -77,7 +76,6 @@ const (
 	ByNobody   Stopper = ""
 	ByOperator Stopper = "operator"
 	ByTimeout  Stopper = "timeout"
-	ByHost     Stopper = "host"
 )
 
 // Priorities as in beads: 0 is started first, 4 last.

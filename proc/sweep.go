@@ -282,7 +282,7 @@ func (s *sweep) outcome() Swept {
 			out.Survivors = append(out.Survivors, m.survivor())
 		}
 	}
-	slices.SortFunc(out.Killed, func(a, b Stat) int { return older(a, b) })
+	slices.SortFunc(out.Killed, older)
 	slices.SortFunc(out.Survivors, func(a, b Survivor) int { return older(a.Stat, b.Stat) })
 	return out
 }

@@ -140,7 +140,7 @@ func Descendants(all []Stat, roots ...int) []Stat {
 	for _, r := range roots {
 		below[r] = false
 	}
-	queue := append([]int(nil), roots...)
+	queue := slices.Clone(roots)
 	for len(queue) > 0 {
 		pid := queue[0]
 		queue = queue[1:]

@@ -575,12 +575,7 @@ func TestReads(t *testing.T) {
 			t.Errorf("%+v: %d, want %d", f, len(got), want)
 		}
 	}
-	if got := must[[]cortex.Dispatch](t)(s.ByBead(ctx, "bead-0")); len(got) != 4 || got[0].ID != 7 {
-		t.Errorf("%+v", got)
-	}
-	_, err := s.ByBead(ctx, "none")
-	wantErr(t, err, ErrNotFound)
-	_, err = s.Get(ctx, 99)
+	_, err := s.Get(ctx, 99)
 	wantErr(t, err, ErrNotFound)
 	if got := must[map[int64]cortex.Status](t)(s.Statuses(ctx)); len(got) != 10 || got[1] != cortex.Pending {
 		t.Errorf("%v", got)

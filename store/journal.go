@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -220,7 +221,7 @@ func (j *journal) reset(applied map[string]bool) error {
 }
 
 // found is what was in the file when it was opened.
-func (j *journal) found() []entry { return append([]entry(nil), j.atStart...) }
+func (j *journal) found() []entry { return slices.Clone(j.atStart) }
 
 func (j *journal) close() error {
 	j.mu.Lock()

@@ -86,15 +86,6 @@ func (s *Store) Get(ctx context.Context, id int64) (cortex.Dispatch, error) {
 	return r.dispatch(), err
 }
 
-// ByBead lists the dispatches of a bead, newest first; ErrNotFound where there is none.
-func (s *Store) ByBead(ctx context.Context, bead string) ([]cortex.Dispatch, error) {
-	all, err := s.query(ctx, "WHERE bead_id = ? ORDER BY id DESC", bead)
-	if err == nil && len(all) == 0 {
-		err = fmt.Errorf("bead %q: %w", bead, ErrNotFound)
-	}
-	return all, err
-}
-
 // Running lists the rows of status running, oldest first.
 func (s *Store) Running(ctx context.Context) ([]cortex.Dispatch, error) {
 	return s.query(ctx, "WHERE status = ? ORDER BY id", string(cortex.Running))
