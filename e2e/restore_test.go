@@ -113,6 +113,41 @@ func TestRestoreAfterACrash(t *testing.T) {
 	}
 }
 
+// A backup that is copied over the database by cp, with the log of a crash beside it: SQLite applies that log. Where the two
+// make a database, an event tells; where they don't, the start ends, changes nothing, and says what to do.
+func TestCopyOverACrash(t *testing.T) {
+	t.Parallel()
+	c := crash(t)
+	c.Run("cp", c.backup, c.db)
+	before := c.files()
+	d := c.Launch()
+	dead(t, d)
+	if log := d.Log(); d.ExitCode() != 1 || !strings.Contains(log, "damaged") || !strings.Contains(log, "cortex db restore") ||
+		!strings.Contains(log, "cortex db rebuild") {
+		t.Errorf("exit %d: %s", d.ExitCode(), log)
+	}
+	if after := c.files(); !strings.Contains(after, "cortex.db-wal") || sums(after) != sums(before) {
+		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
+	c.Run("cp", c.whole, c.db)
+	c.Start()
+	c.all(t)
+	if got := c.SQL("SELECT type FROM health_events WHERE event_type = 'database_replaced' AND message LIKE '%write-ahead log%'"); got != "warning" {
+		t.Errorf("events of the replaced file: %q", got)
+	}
+}
+
+// sums are the lines of sha256sum in what files says.
+func sums(files string) string {
+	var found []string
+	for line := range strings.Lines(files) {
+		if strings.Contains(line, "  cortex.db") {
+			found = append(found, line)
+		}
+	}
+	return strings.Join(found, "")
+}
+
 // What is no sound backup of cortex's is refused before anything is touched, and so is a restore under a daemon or under
 // another program that has the database open.
 func TestRestoreIsRefused(t *testing.T) {

@@ -185,6 +185,9 @@ func (s *Store) prepareFiles(anew bool) error {
 	if s.ids, err = openIDs(s.home, s.runs, s.log); err != nil {
 		return err
 	}
+	if err := s.checkMixture(); err != nil {
+		return err
+	}
 	if s.journal, err = openJournal(s.home, s.log); err != nil {
 		return err
 	}
