@@ -1,12 +1,16 @@
 package e2e
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"cortex/internal/testenv"
+	"cortex/proc"
+	"cortex/runner/record"
 )
 
 // Folders in runs/ that are damaged, as a crash, a full disk or an agent may leave them, never stop the rest: each is taken in
@@ -64,8 +68,10 @@ func TestTornFolders(t *testing.T) {
 			t.Errorf("%s: %q, want %q", harm, got, want)
 		}
 	}
-	if got := h.SQL("SELECT count(*) FROM health_events WHERE event_type = 'run_unreadable' AND dispatch_id = 501"); got != "1" {
-		t.Errorf("%s reports of half a spec", got)
+	for what, id := range map[string]string{"half a spec": "501", "half an exit record": torn["exit record cut off"], "a link": torn["claim a link"]} {
+		if got := h.SQL("SELECT count(*) FROM health_events WHERE event_type = 'run_unreadable' AND dispatch_id = " + id); got != "1" {
+			t.Errorf("%s reports of %s", got, what)
+		}
 	}
 	if _, err := os.Stat(filepath.Join(h.State, "runs", "500")); !os.IsNotExist(err) {
 		t.Errorf("a folder that was never answered for: %v", err)
@@ -78,4 +84,85 @@ func TestTornFolders(t *testing.T) {
 	if h.Status(whole) != "failed" || h.Field(whole, "exit_code") != "7" {
 		t.Errorf("%s", h.Status(whole))
 	}
+}
+
+// Records that a newer cortex has written say nothing to this one: their dispatches count as running, are left alone, and are
+// taken in by who can read them. A claim that is damaged is somebody's: nothing is started in its place, and who listens there
+// is followed.
+func TestClaimsThatCantBeRead(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	d := h.Start()
+	gate := h.Home + "/gate"
+	newer := h.Submit("newer", gated(h, h.Home+"/never")...)
+	ended := h.Submit("ended", gated(h, gate)...)
+	torn := h.Submit("torn", gated(h, h.Home+"/never")...)
+	starting := h.Submit("starting", gated(h, h.Home+"/never")...)
+	startsKnown(t, h, 4)
+	agents := map[string]proc.Ident{}
+	for _, id := range []string{newer, torn, starting} {
+		agents[id] = h.WaitRunning(id)
+	}
+	d.Kill()
+	h.Run("touch", gate)
+	waitFile(t, filepath.Join(h.State, "runs", ended, "1", record.ExitFile))
+	was := map[string][]byte{}
+	change := func(id, name string, to func([]byte) []byte) {
+		t.Helper()
+		path := filepath.Join(h.State, "runs", id, "1", name)
+		data, err := os.ReadFile(path)
+		if err == nil {
+			was[path] = data
+			err = os.WriteFile(path, to(data), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	raise := func(data []byte) []byte { return bytes.Replace(data, []byte(`"format":1`), []byte(`"format":99`), 1) }
+	half := func(data []byte) []byte { return data[:len(data)/2] }
+	change(newer, record.ClaimFile, raise)
+	change(ended, record.ExitFile, raise)
+	change(torn, record.ClaimFile, half)
+	change(starting, record.ClaimFile, half)
+	// As if its start had not come into the database, and as in an older backup: there are no rows, or rows that wait.
+	h.SQL("UPDATE dispatches SET status = 'pending', stage = NULL, attempts = 0, pid = NULL WHERE id = " + starting)
+	h.SQL("DELETE FROM dispatches WHERE id = " + newer)
+
+	h.Start()
+	reports := func(id string) string {
+		return h.SQL("SELECT count(*) FROM health_events WHERE event_type = 'run_unreadable' AND dispatch_id = " + id)
+	}
+	for _, id := range []string{newer, ended, torn, starting} {
+		testenv.Eventually(t, "the report on dispatch "+id, func() bool { return reports(id) == "1" })
+	}
+	testenv.Eventually(t, "the trouble in /health", func() bool {
+		_, a := h.Get("/health")
+		return strings.Count(fmt.Sprint(a["checks"]), "written by a newer cortex") == 2
+	})
+	if code, a := h.Post("/scheduler/pause", ""); code != 200 {
+		t.Errorf("pause: %d %v", code, a)
+	}
+	for _, id := range []string{torn, starting} {
+		if code, a := h.Post("/dispatches/"+id+"/cancel?wait=30s", `{"grace":"0s"}`); code != 200 || agents[id].Alive() {
+			t.Errorf("cancel of a torn one: %d %v, alive %v", code, a, agents[id].Alive())
+		}
+	}
+	if code, a := h.Post("/dispatches/"+newer+"/cancel", `{"grace":"0s"}`); code != 200 {
+		t.Errorf("cancel of the newer one: %d %v", code, a)
+	}
+	if _, a := h.Get("/status"); a["running_count"] != 2.0 || !agents[newer].Alive() || h.Status(ended) != "running" {
+		t.Errorf("%v; the newer one lives: %v, the ended one is %s", a["running_count"], agents[newer].Alive(), h.Status(ended))
+	}
+	for path, data := range was { // a newer cortex, which can read them
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.WaitStatus(newer, "cancelled")
+	h.WaitStatus(ended, "failed")
+	if x := h.Field(ended, "exit_code"); x != "7" || ran(h) != 4 || agents[newer].Alive() {
+		t.Errorf("exit code %s, %d starts of 4 dispatches, the newer one lives: %v", x, ran(h), agents[newer].Alive())
+	}
+	testenv.Eventually(t, "health", func() bool { code, _ := h.Get("/health"); return code == 200 })
 }

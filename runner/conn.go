@@ -40,7 +40,7 @@ type Conn struct {
 }
 
 // Connect connects to the runner of an attempt. want is the runner's identity by its claim: another process behind the
-// socket is refused as ErrGone. ctx bounds the connecting alone.
+// socket is refused as ErrGone, unless the claim is damaged and want empty. ctx bounds the connecting alone.
 func Connect(ctx context.Context, runs string, id int64, attempt int, want record.Process) (*Conn, error) {
 	dir, err := record.OpenDir(runs, id, attempt)
 	if err != nil {
@@ -58,7 +58,7 @@ func Connect(ctx context.Context, runs string, id int64, attempt int, want recor
 		return nil, fmt.Errorf("connect to %s: %w", dir.Path(), err)
 	}
 	uc := c.(*net.UnixConn)
-	if pid, err := peerPID(uc); err != nil || (pid != 0 && pid != want.PID) {
+	if pid, err := peerPID(uc); err != nil || (pid != 0 && want.PID != 0 && pid != want.PID) {
 		uc.Close()
 		return nil, fmt.Errorf("%w: process %d listens there, the claim names %d (%v)", ErrGone, pid, want.PID, err)
 	}

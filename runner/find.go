@@ -20,12 +20,37 @@ type Facts struct {
 	Order   *record.Order
 	Exit    *record.Exit
 	Verdict *record.Verdict
-	Damaged []error
+	Damaged map[string]error // by file: record.ErrTorn, record.ErrNewer, or of reading
+}
+
+// Begun reports whether a runner has, or had, the attempt: a revoked one never ran. Who has a claim that can't be read is not
+// known, but somebody has it.
+func (f Facts) Begun() bool {
+	for _, name := range []string{record.ClaimFile, record.StartedFile, record.ExitFile, record.VerdictFile} {
+		if f.Damaged[name] != nil {
+			return true
+		}
+	}
+	return f.Exit != nil || f.Verdict != nil || f.Claim != nil && !f.Claim.Revoked
+}
+
+// Unknown is an error where it can't be told whether the attempt lives, or how it ended: a newer cortex has written that, or
+// it can't be read at the moment (no free descriptor). What is torn will never be readable, and is no such error.
+func (f Facts) Unknown() error {
+	if f.Exit != nil || f.Verdict != nil {
+		return nil
+	}
+	for _, name := range []string{record.ClaimFile, record.ExitFile, record.VerdictFile} {
+		if err := f.Damaged[name]; err != nil && !errors.Is(err, record.ErrTorn) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Look reads an attempt's folder. The error is fs.ErrNotExist when there is no such folder; damaged records are no error.
 func Look(runs string, id int64, attempt int) (Facts, error) {
-	f := Facts{Attempt: attempt}
+	f := Facts{Attempt: attempt, Damaged: map[string]error{}}
 	dir, err := record.OpenDir(runs, id, attempt)
 	if err != nil {
 		return f, err
@@ -46,7 +71,7 @@ func look[T any](dir *record.Dir, name string, f *Facts) *T {
 		return v
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		f.Damaged = append(f.Damaged, err)
+		f.Damaged[name] = err
 	}
 	return nil
 }
@@ -98,7 +123,8 @@ func numbers[T int | int64](folder string) ([]T, error) {
 }
 
 // Revoke takes an attempt's claim, so that no runner can start it any more. It reports false when a runner has it already. A
-// claim that is there and can't be read is record.ErrTorn: somebody has it, or had. Folders that were removed are made anew.
+// claim that is there and can't be read is record.ErrTorn or ErrNewer: somebody has it, or had. Folders that were removed are
+// made anew.
 func Revoke(runs string, id int64, attempt int, claim record.Claim) (bool, error) {
 	dir, err := record.RemakeDir(runs, id, attempt)
 	if err != nil {

@@ -27,7 +27,7 @@ func TestLookReadsAllRecords(t *testing.T) {
 	d := makeDir(t, runs, 1)
 	f, err := Look(runs, 7, 1)
 	check(t, err)
-	if f.Attempt != 1 || f.Claim != nil || f.Started != nil || f.Order != nil || f.Exit != nil || f.Verdict != nil || f.Damaged != nil {
+	if f.Attempt != 1 || f.Claim != nil || f.Started != nil || f.Order != nil || f.Exit != nil || f.Verdict != nil || len(f.Damaged) > 0 {
 		t.Errorf("an empty folder: %+v", f)
 	}
 	check(t, d.Create(record.ClaimFile, record.Claim{Format: 1, Session: "s"}))
@@ -38,7 +38,7 @@ func TestLookReadsAllRecords(t *testing.T) {
 	f, err = Look(runs, 7, 1)
 	check(t, err)
 	if f.Claim.Session != "s" || f.Started.TTY != "/dev/pts/3" || f.Order.By != "operator" || f.Exit.Code != 3 ||
-		f.Verdict.Kind != record.VerdictLost || f.Damaged != nil {
+		f.Verdict.Kind != record.VerdictLost || len(f.Damaged) > 0 {
 		t.Errorf("%+v", f)
 	}
 }
@@ -73,8 +73,11 @@ func TestLookWithDamagedRecords(t *testing.T) {
 				check(t, c.lay(filepath.Join(d.Path(), damaged)))
 				f, err := Look(runs, 7, 1)
 				check(t, err)
-				if len(f.Damaged) != 1 || !errors.Is(f.Damaged[0], c.want) || !strings.Contains(f.Damaged[0].Error(), damaged) {
+				if got := f.Damaged[damaged]; len(f.Damaged) != 1 || !errors.Is(got, c.want) || !strings.Contains(got.Error(), damaged) {
 					t.Errorf("damaged: %v", f.Damaged)
+				}
+				if !f.Begun() {
+					t.Error("it was not begun")
 				}
 				there := map[string]bool{
 					record.ClaimFile: f.Claim != nil, record.StartedFile: f.Started != nil, record.OrderFile: f.Order != nil,
@@ -86,6 +89,32 @@ func TestLookWithDamagedRecords(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// What only a newer cortex can read says neither that an attempt lives nor that it has ended; what is torn never will.
+func TestUnknown(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{record.ClaimFile: true, record.ExitFile: true, record.VerdictFile: true,
+		record.StartedFile: false, record.OrderFile: false} {
+		runs := t.TempDir()
+		d := makeDir(t, runs, 1)
+		for format, unknown := range map[int]bool{0: false, record.Format + 1: want} { // no format: torn
+			check(t, d.Write(name, record.Order{Format: format}))
+			f, err := Look(runs, 7, 1)
+			check(t, err)
+			if got := f.Unknown() != nil; got != unknown || f.Begun() != (name != record.OrderFile) {
+				t.Errorf("%s of format %d: unknown %v, begun %v", name, format, got, f.Begun())
+			}
+		}
+		if name != record.ExitFile {
+			check(t, d.Write(record.ExitFile, record.Exit{Format: 1}))
+			f, err := Look(runs, 7, 1)
+			check(t, err)
+			if f.Unknown() != nil {
+				t.Errorf("%s: how it ended is known: %v", name, f.Unknown())
+			}
 		}
 	}
 }

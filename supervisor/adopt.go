@@ -200,8 +200,7 @@ func (s *Supervisor) begun(id int64) (attempt int, begun bool, err error) {
 		return attempt, false, err
 	}
 	facts, err := runner.Look(s.runs, id, attempt)
-	begun = facts.Exit != nil || facts.Verdict != nil || facts.Claim != nil && !facts.Claim.Revoked
-	return attempt, begun, err
+	return attempt, facts.Begun(), err
 }
 
 // adoptPending looks after a row that waits. runs/ may know better: an older backup was restored, or the daemon ended between
@@ -295,7 +294,7 @@ func (s *Supervisor) sessions(ctx context.Context) map[int64]bool {
 
 // adopt brings an attempt that an earlier daemon started to a point from which it can be followed.
 func (f *follower) adopt() bool {
-	facts, err := runner.Look(f.sup.runs, f.d.ID, f.attempt)
+	facts, err := f.look()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		f.sup.unreadable(f.d.ID, err)
 	}
@@ -315,6 +314,11 @@ func (f *follower) adopt() bool {
 	f.mu.Unlock()
 	switch {
 	case facts.Exit != nil || facts.Verdict != nil:
+		return true
+	case facts.Damaged[record.ClaimFile] != nil:
+		if ordered {
+			f.wake()
+		}
 		return true
 	case facts.Claim == nil && f.d.PID != nil:
 		// It had a process, so that its claim was removed: it can't be given back.

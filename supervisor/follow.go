@@ -41,6 +41,8 @@ type follower struct {
 	started bool // its process is on its way into the database
 	cut     bool // it runs, and its runner can't be spoken to: its folder was removed
 
+	reported map[string]bool // files of the attempt that are damaged and were told of
+
 	startCtx context.Context // ends when the start is to be given up; its cause says why
 	giveUp   context.CancelCauseFunc
 	poke     chan struct{} // an order is there
@@ -64,6 +66,7 @@ func newFollower(s *Supervisor, d cortex.Dispatch, attempt int) *follower {
 	f := &follower{
 		sup: s, d: d, attempt: attempt, log: s.log.With("dispatch", d.ID, "attempt", attempt),
 		poke: make(chan struct{}, 1), settled: make(chan struct{}), gone: make(chan struct{}), view: d.Stage,
+		reported: map[string]bool{},
 	}
 	f.settle = sync.OnceFunc(func() { close(f.settled) })
 	f.startCtx, f.giveUp = context.WithCancelCause(s.ctx)
@@ -194,17 +197,27 @@ func (l *link) close() {
 
 // reach connects to the runner, and reports whether it has ended instead.
 func (f *follower) reach(l *link) (ended bool) {
-	facts, err := runner.Look(f.sup.runs, f.d.ID, f.attempt)
+	facts, err := f.look()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		f.log.Warn("can't read the attempt's folder", "err", err)
+	}
+	if err := facts.Unknown(); err != nil {
+		f.unknown(err)
+		l.retry.Reset(reconnectMax)
+		return false
 	}
 	if facts.Claim == nil {
 		facts.Claim = f.claimed() // the agent may have removed the file
 	}
+	if facts.Claim == nil && facts.Damaged[record.ClaimFile] != nil {
+		facts.Claim = &record.Claim{} // whoever listens says who it is
+	}
 	if facts.Exit != nil || facts.Verdict != nil || facts.Claim == nil {
 		return true
 	}
-	f.setClaim(facts.Claim)
+	if facts.Claim.Runner.PID != 0 {
+		f.setClaim(facts.Claim)
+	}
 	ctx, cancel := context.WithTimeout(f.sup.ctx, askPatience)
 	defer cancel()
 	conn, err := runner.Connect(ctx, f.sup.runs, f.d.ID, f.attempt, facts.Claim.Runner)
@@ -225,8 +238,33 @@ func (f *follower) reach(l *link) (ended bool) {
 	return false
 }
 
+// look reads the attempt's folder. What is damaged in it is reported, once, and left as it is.
+func (f *follower) look() (runner.Facts, error) {
+	facts, err := runner.Look(f.sup.runs, f.d.ID, f.attempt)
+	for name, err := range facts.Damaged {
+		if told := errors.Is(err, record.ErrTorn) || errors.Is(err, record.ErrNewer); told && !f.reported[name] {
+			f.reported[name] = true
+			f.sup.unreadable(f.d.ID, err)
+		}
+	}
+	return facts, err
+}
+
+// unknown says why it can't be told whether the dispatch lives: it counts as running, and is left alone.
+func (f *follower) unknown(err error) {
+	f.settle() // it was begun
+	text := err.Error()
+	if errors.Is(err, record.ErrNewer) {
+		text += "; run that one"
+	}
+	f.setTrouble(text)
+}
+
 // saw takes in what the runner says of itself.
 func (f *follower) saw(l *link, st record.State) {
+	if f.claimed() == nil {
+		f.setClaim(&record.Claim{Runner: st.Runner, Session: st.Session}) // its file is damaged
+	}
 	if st.Agent != nil && !f.started {
 		f.hasProcess(l, st)
 	}
@@ -345,7 +383,14 @@ func (f *follower) conclude() {
 // sweeps what a dead runner left, and writes the verdict. It reports false when the daemon stops first.
 func (f *follower) lastFacts() (runner.Facts, bool) {
 	for {
-		facts, err := runner.Look(f.sup.runs, f.d.ID, f.attempt)
+		facts, err := f.look()
+		if unknown := facts.Unknown(); unknown != nil {
+			f.unknown(unknown)
+			if !f.wait(reconnectMax) {
+				return facts, false
+			}
+			continue
+		}
 		if err == nil && (facts.Exit != nil || facts.Verdict != nil) {
 			f.keepOrder(&facts)
 			return facts, true

@@ -38,7 +38,9 @@ func (f *follower) lost(facts runner.Facts) (*record.Verdict, error) {
 	if facts.Claim == nil && f.hangUp() {
 		return nil, errRecorded
 	}
-	switch {
+	switch damaged := facts.Damaged[record.ClaimFile]; {
+	case facts.Claim == nil && damaged != nil:
+		v.Detail = fmt.Sprintf("nobody answers, and who ran it can't be read: %v", damaged)
 	case facts.Claim == nil:
 		v.Detail = "its folder in runs/ was removed while it ran"
 	case facts.Claim.Runner.Boot != proc.BootID():
@@ -49,6 +51,9 @@ func (f *follower) lost(facts runner.Facts) (*record.Verdict, error) {
 		return v, nil
 	default:
 		v.Detail = fmt.Sprintf("its runner (pid %d) died without an exit record", facts.Claim.Runner.PID)
+		if damaged := facts.Damaged[record.ExitFile]; damaged != nil {
+			v.Detail = fmt.Sprintf("how it ended can't be read: %v", damaged)
+		}
 	}
 	proven, err := f.killGroup(facts.Claim)
 	if err != nil {

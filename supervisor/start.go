@@ -58,7 +58,7 @@ func (f *follower) unclaim() bool {
 func (f *follower) resolve(why error) bool {
 	fault.Point("start.revoke")
 	revoked, err := runner.Revoke(f.sup.runs, f.d.ID, f.attempt, record.Claim{Reason: why.Error(), At: time.Now()})
-	for ; err != nil && !errors.Is(err, record.ErrTorn); revoked, err = runner.Revoke(f.sup.runs, f.d.ID, f.attempt, record.Claim{Reason: why.Error(), At: time.Now()}) {
+	for ; err != nil && !errors.Is(err, record.ErrTorn) && !errors.Is(err, record.ErrNewer); revoked, err = runner.Revoke(f.sup.runs, f.d.ID, f.attempt, record.Claim{Reason: why.Error(), At: time.Now()}) {
 		f.log.Error("can't revoke a start; trying again", "err", err)
 		if !f.wait(time.Second) {
 			return false
