@@ -14,6 +14,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv(setuidRole) != "" {
 		becomeRoot()
 	}
+	if data := os.Getenv(firstRunner); data != "" {
+		if err := becomeFirstRunner(data, os.Args[1], os.Args[2], os.Args[3], os.Args[4]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	bin, err := testenv.Build()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
