@@ -56,9 +56,15 @@ func (f *follower) stop(ctx context.Context, order record.Order) (recorded strin
 	f.recorded, err = f.record(ctx, order)
 	fault.Point("cancel.recorded")
 	if errors.Is(err, store.ErrNotRunning) {
-		if _, ending := f.standing(); ending {
+		switch _, ending := f.standing(); {
+		case ending:
 			return "", ErrEnding
+		case f.left(): // its start was given back meanwhile: another one may have it already
+			return "", ErrNotLive
 		}
+	}
+	if err != nil {
+		f.log.Error("a stop order is not on record; it is carried out all the same", "err", err)
 	}
 	f.mu.Lock()
 	f.order, f.view = &order, cortex.StageCancelling
@@ -73,6 +79,16 @@ func (f *follower) wake() {
 	select {
 	case f.poke <- struct{}{}:
 	default:
+	}
+}
+
+// left reports whether it is taken out of what lives.
+func (f *follower) left() bool {
+	select {
+	case <-f.gone:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -92,11 +108,7 @@ func (f *follower) record(ctx context.Context, order record.Order) (string, erro
 		Type: cortex.EventDispatchCancelling, Severity: cortex.Info, DispatchID: &f.d.ID, BeadID: f.d.BeadID,
 		Message: fmt.Sprintf("Dispatch %d (%s) is being stopped: %s", f.d.ID, f.d.BeadID, order.Reason),
 	}
-	recorded, err := f.sup.store.OrderStop(ctx, f.d.ID, f.attempt, order, event)
-	if err != nil {
-		f.log.Error("a stop order is not on record; it is carried out all the same", "err", err)
-	}
-	return recorded, err
+	return f.sup.store.OrderStop(ctx, f.d.ID, f.attempt, order, event)
 }
 
 func (f *follower) writeOrder(order record.Order) error {
