@@ -45,6 +45,22 @@ torture: tools-test ## Random operations against the real binaries, ROUNDS=100 r
 bench: tools-demo build ## Measure starts per second, latency and memory, as ratios to bare tmux
 	go run ./bench
 
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz: ## Fuzz each target for FUZZTIME=30s
+	@for package in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u); do \
+		targets=$$(go test -list '^Fuzz' "$$package" | grep '^Fuzz'); \
+		for target in $$targets; do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target"'$$' -fuzztime $(FUZZTIME) "$$package"; \
+		done; \
+	done
+
+FOR ?= 5m
+.PHONY: soak
+soak: tools-demo build ## Load a daemon for FOR=5m, and compare its last tenth with its first
+	go run ./bench -soak $(FOR)
+
 .PHONY: install
 install: build ## Install both programs into $(PREFIX)/bin, also while dispatches run
 	install -d '$(DESTDIR)$(PREFIX)/bin'

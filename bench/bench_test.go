@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"cortex/internal/testenv"
 )
@@ -56,6 +58,81 @@ func TestEveryFigureIsThere(t *testing.T) {
 	var table bytes.Buffer
 	if err := r.table(&table); err != nil || strings.Count(table.String(), "\n") != len(r.Figures)+2 {
 		t.Errorf("%v\n%s", err, table.String())
+	}
+}
+
+// A short soak finds nothing lost, nothing run twice and nothing left, and has all its lines. What grows in so short a time
+// tells nothing, and is not checked.
+func TestSoak(t *testing.T) {
+	r, err := soak(t.Context(), options{bin: built.Dir, soak: 3 * time.Second}, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range r.Broken {
+		t.Error(b)
+	}
+	if len(r.Trends) != 20 || r.Dispatches < len(mix) || r.Pauses != 10 || r.Kills != 2*soakKills {
+		t.Errorf("%d lines, %+v", len(r.Trends), r)
+	}
+	seen := map[string]bool{}
+	for _, l := range r.Trends {
+		for _, v := range []float64{l.First, l.Last, l.Ratio} {
+			if !(v > 0) || math.IsInf(v, 0) {
+				t.Errorf("%+v", l)
+			}
+		}
+		if seen[l.Name] {
+			t.Errorf("twice: %+v", l)
+		}
+		seen[l.Name] = true
+	}
+	var table bytes.Buffer
+	if err := r.table(&table); err != nil || strings.Count(table.String(), "\n") != len(r.Trends)+3 {
+		t.Errorf("%v\n%s", err, table.String())
+	}
+}
+
+// A soak fails of a record that is not what its dispatch did, and of what grows.
+func TestSoakFails(t *testing.T) {
+	t.Parallel()
+	well, fails, cancelled := job{}, job{code: 3}, job{cancel: true}
+	code := func(n int64) sql.NullInt64 { return sql.NullInt64{Int64: n, Valid: true} }
+	for name, c := range map[string]struct {
+		job   job
+		row   row
+		begun int
+		wrong bool
+	}{
+		"completed":           {well, row{status: "completed", code: code(0), ends: 1}, 1, false},
+		"failed":              {fails, row{status: "failed", code: code(3), ends: 1}, 1, false},
+		"cancelled":           {cancelled, row{status: "cancelled", ends: 1}, 1, false},
+		"cancelled in time":   {cancelled, row{status: "cancelled", ends: 1}, 0, false},
+		"not there":           {well, row{}, 1, true},
+		"still running":       {well, row{status: "running"}, 1, true},
+		"never started":       {well, row{status: "completed", code: code(0), ends: 1}, 0, true},
+		"started twice":       {well, row{status: "completed", code: code(0), ends: 1}, 2, true},
+		"another exit status": {fails, row{status: "failed", code: code(1), ends: 1}, 1, true},
+		"no exit status":      {well, row{status: "completed", ends: 1}, 1, true},
+		"ended twice":         {well, row{status: "completed", code: code(0), ends: 2}, 1, true},
+		"lost":                {cancelled, row{status: "failed", ends: 1}, 1, true},
+		"cancelled, twice":    {cancelled, row{status: "cancelled", ends: 1}, 2, true},
+	} {
+		if got := judge(c.job, c.row, c.begun); got != c.wrong {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	flat, grows, free := newTrend("", "", 100, 110, 1.1), newTrend("", "", 100, 111, 1.1), newTrend("", "", 1, 1000, 0)
+	for _, c := range []struct {
+		r    soakReport
+		fail bool
+	}{
+		{soakReport{Trends: []trend{flat, free}}, false},
+		{soakReport{Trends: []trend{flat, grows}}, true},
+		{soakReport{Trends: []trend{flat}, Broken: []string{"one"}}, true},
+	} {
+		if err := c.r.err(); (err != nil) != c.fail {
+			t.Errorf("%+v: %v", c.r, err)
+		}
 	}
 }
 

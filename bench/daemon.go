@@ -30,8 +30,9 @@ type daemon struct {
 	home   string
 	socket string // of its tmux server
 	env    []string
+	bin    string // cortex
 	cmd    *exec.Cmd
-	log    string        // a file
+	log    string        // a file, of all its lives
 	done   chan struct{} // closed when it has ended
 	http   *http.Client
 }
@@ -44,8 +45,8 @@ func startDaemon(ctx context.Context, w *world) (*daemon, error) {
 	}
 	d := &daemon{
 		home: home, socket: filepath.Join(sockets, fmt.Sprintf("tmux-%d", os.Getuid()), "default"), log: home + ".log",
-		env:  append(env, "CORTEX_API__LISTEN=127.0.0.1:0", fmt.Sprintf("CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES=%d", limit)),
-		done: make(chan struct{}),
+		env: append(env, "CORTEX_API__LISTEN=127.0.0.1:0", fmt.Sprintf("CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES=%d", limit)),
+		bin: filepath.Join(w.bin, "cortex"),
 	}
 	d.http = &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: callers, DisableCompression: true,
@@ -53,7 +54,7 @@ func startDaemon(ctx context.Context, w *world) (*daemon, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(home, ".cortex", "cortex.sock"))
 		},
 	}}
-	if err := d.launch(filepath.Join(w.bin, "cortex")); err != nil {
+	if err := d.launch(); err != nil {
 		return nil, err
 	}
 	if err := until(ctx, look, d.answers); err != nil {
@@ -63,23 +64,38 @@ func startDaemon(ctx context.Context, w *world) (*daemon, error) {
 }
 
 // launch runs the program in a session of its own, so that a Ctrl-C ends it when the bench is done with it and not before.
-func (d *daemon) launch(program string) error {
-	log, err := os.Create(d.log)
+func (d *daemon) launch() error {
+	log, err := os.OpenFile(d.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	d.cmd = exec.Command(program)
+	d.cmd = exec.Command(d.bin)
 	d.cmd.Env, d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = d.env, d.home, log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := d.cmd.Start(); err != nil {
 		return err
 	}
+	d.done = make(chan struct{})
 	go func() {
 		defer close(d.done)
 		d.cmd.Wait() // how it ended is in its log, and in answers
 	}()
 	return nil
+}
+
+// killAndRestart kills the daemon with SIGKILL, starts the next one and waits until that answers, which took it so many ms.
+func (d *daemon) killAndRestart(ctx context.Context) (float64, error) {
+	if err := d.cmd.Process.Kill(); err != nil {
+		return 0, err
+	}
+	<-d.done
+	began := time.Now()
+	if err := d.launch(); err != nil {
+		return 0, err
+	}
+	err := until(ctx, look, d.answers)
+	return milliseconds(time.Since(began).Nanoseconds()), err
 }
 
 // answers reports whether the daemon is up; that it has ended is an error.
@@ -112,6 +128,11 @@ type status struct {
 	Counts  map[string]int `json:"counts"`
 }
 
+// ended is how many have ended, however.
+func (s status) ended() int {
+	return s.Counts["completed"] + s.Counts["failed"] + s.Counts["cancelled"]
+}
+
 func (d *daemon) status(ctx context.Context) (status, error) {
 	var s status
 	return s, d.ask(ctx, http.MethodGet, "/status", nil, &s)
@@ -132,33 +153,42 @@ func (d *daemon) order(ctx context.Context, path string, body any) error {
 }
 
 func (d *daemon) ask(ctx context.Context, method, path string, body, into any) error {
+	data, err := d.answer(ctx, method, path, body)
+	if err != nil || into == nil {
+		return err
+	}
+	return json.Unmarshal(data, into)
+}
+
+// errRefused is the error of an answer that is none of success: asked again, the daemon would say the same.
+var errRefused = errors.New("refused")
+
+func (d *daemon) answer(ctx context.Context, method, path string, body any) ([]byte, error) {
 	var sent io.Reader = http.NoBody
 	if body != nil {
 		data, err := json.Marshal(body)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		sent = bytes.NewReader(data)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, sent)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := d.http.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%s %s: %w", method, path, err)
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	case resp.StatusCode >= 300:
-		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, data)
-	case into == nil:
-		return nil
+		return nil, fmt.Errorf("%s %s: %w: %s: %s", method, path, errRefused, resp.Status, data)
 	}
-	return json.Unmarshal(data, into)
+	return data, nil
 }
 
 // awaitCompleted waits until so many dispatches have completed, and fails when one has failed: a bench of failures would

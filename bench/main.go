@@ -3,6 +3,9 @@
 // that was measured in the same run, on the same host, in turns with it (bare tmux, a bare Go program, a bare fsync loop):
 // hosts differ and are noisy, so that the ratio is the figure to compare. It asserts nothing.
 //
+// With -soak it loads a daemon without a pause instead, compares the last tenth of that time with the first, checks every
+// record against what its dispatch did, and fails where something grows that must not.
+//
 // It runs daemons and tmux servers of its own under a private HOME, and leaves nothing running.
 package main
 
@@ -17,13 +20,15 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // options are the flags.
 type options struct {
-	starts  int    // dispatches per figure
-	running int    // dispatches at once, for the memory
-	bin     string // folder of cortex and cortex-runner; empty: the module's root
+	starts  int           // dispatches per figure
+	running int           // dispatches at once, for the memory
+	bin     string        // folder of cortex and cortex-runner; empty: the module's root
+	soak    time.Duration // 0: none, but the figures
 }
 
 func main() {
@@ -31,6 +36,7 @@ func main() {
 	flag.IntVar(&o.starts, "n", 200, "dispatches to start, and to submit, for a figure")
 	flag.IntVar(&o.running, "running", 100, "dispatches that run at once while memory is measured")
 	flag.StringVar(&o.bin, "bin", "", "folder of cortex and cortex-runner (default: the module's root)")
+	flag.DurationVar(&o.soak, "soak", 0, "instead of the figures, load a daemon for so long and compare its last tenth with its first")
 	machine := flag.Bool("json", false, "print JSON")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -42,8 +48,8 @@ func main() {
 }
 
 func run(ctx context.Context, o options, machine bool, out io.Writer) error {
-	if flag.NArg() > 0 || o.starts < 1 || o.running < 1 {
-		return errors.New("no arguments are taken, and -n and -running must be at least 1")
+	if flag.NArg() > 0 || o.starts < 1 || o.running < 1 || o.soak < 0 {
+		return errors.New("no arguments are taken, -n and -running must be at least 1, and -soak not negative")
 	}
 	if o.bin == "" {
 		root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
@@ -52,14 +58,18 @@ func run(ctx context.Context, o options, machine bool, out io.Writer) error {
 		}
 		o.bin = strings.TrimSpace(string(root))
 	}
+	if o.soak > 0 {
+		r, err := soak(ctx, o, os.Stderr)
+		if err != nil {
+			return err
+		}
+		return errors.Join(show(r, machine, out), r.err())
+	}
 	r, err := measure(ctx, o, os.Stderr)
 	if err != nil {
 		return err
 	}
-	if machine {
-		return r.json(out)
-	}
-	return r.table(out)
+	return show(r, machine, out)
 }
 
 // measure makes all figures, one after the other: two at once would measure each other.

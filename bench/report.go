@@ -56,7 +56,13 @@ func (f figure) budget() string {
 	return fmt.Sprintf("  (budget %g x: EXCEEDED)", f.Budget)
 }
 
-func (r report) json(out io.Writer) error {
+// printable is what a run gives, for machines by its fields and for people as a table.
+type printable interface{ table(io.Writer) error }
+
+func show(r printable, machine bool, out io.Writer) error {
+	if !machine {
+		return r.table(out)
+	}
 	enc := json.NewEncoder(out)
 	enc.SetIndent("", "  ")
 	return enc.Encode(r)

@@ -33,6 +33,7 @@ type world struct {
 	runner string // cortex-runner
 	bare   string // the program of testdata/bare
 	hosts  int
+	keep   bool // dir stays, for whoever looks into what went wrong
 }
 
 func newWorld(ctx context.Context, o options) (*world, error) {
@@ -116,7 +117,9 @@ func (w *world) place() (home, sockets string, env []string, err error) {
 // close removes all, and says so where something still runs: then it is ended first.
 func (w *world) close() error {
 	err := w.noneLeft(endPatience)
-	err = errors.Join(err, os.RemoveAll(w.dir))
+	if !w.keep {
+		err = errors.Join(err, os.RemoveAll(w.dir))
+	}
 	if w.short != "" {
 		err = errors.Join(err, os.RemoveAll(w.short))
 	}
