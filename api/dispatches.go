@@ -132,7 +132,7 @@ func (s *Server) showDispatch(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if wait > 0 && !d.Status.Ended() {
+	if wait > 0 {
 		if err := s.waitEnded(r, id, wait); err != nil && !errors.Is(err, errNotEnded) {
 			return err
 		}

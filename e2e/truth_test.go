@@ -267,3 +267,26 @@ func TestAnEndIsNeverTakenBack(t *testing.T) {
 		}
 	}
 }
+
+// Who waited for an end reads it in the database then, unless that stays locked. (A wait was once answered by what is in
+// runs/ alone, and sqlite3 said "running" for a moment longer.)
+func TestWaitedForIsOnRecord(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Start()
+	id := h.Submit("b", "sh", "-c", "until [ -e ~/go ]; do sleep 0.02; done")
+	h.WaitRunning(id)
+	unlock := lock(t, h, "BEGIN IMMEDIATE;")
+	h.Run("touch", h.Home+"/go")
+	h.WaitStatus(id, "completed") // which the database can't know yet
+
+	begun, waited := time.Now(), make(chan time.Duration)
+	go func() {
+		h.Get("/dispatches/" + id + "?wait=30s")
+		waited <- time.Since(begun)
+	}()
+	unlock()
+	if d := <-waited; d < time.Second && h.SQL("SELECT status FROM dispatches") != "completed" {
+		t.Errorf("told after %v, and the database says that it is running", d)
+	}
+}

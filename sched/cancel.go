@@ -165,7 +165,11 @@ func (s *Scheduler) Get(ctx context.Context, id int64) (cortex.Dispatch, error) 
 	return view.Of(d), err
 }
 
-// WaitEnded returns nil when the dispatch has ended and nothing of it is left, or ctx's error.
+// recordPatience is how long somebody who waits for an end is kept until the database says it, too: they read it there next.
+const recordPatience = time.Second
+
+// WaitEnded returns nil when the dispatch has ended and nothing of it is left, or ctx's error. The row says so, too, unless the
+// database takes more than recordPatience for it.
 func (s *Scheduler) WaitEnded(ctx context.Context, id int64) error {
 	for {
 		changed := s.store.Changed()
@@ -182,12 +186,29 @@ func (s *Scheduler) WaitEnded(ctx context.Context, id int64) error {
 			return err
 		}
 		if d.Status.Ended() {
+			s.waitRecorded(ctx, id)
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+}
+
+func (s *Scheduler) waitRecorded(ctx context.Context, id int64) {
+	ctx, cancel := context.WithTimeout(ctx, recordPatience)
+	defer cancel()
+	for {
+		changed := s.store.Changed()
+		if d, err := s.store.Get(ctx, id); err != nil || d.Status.Ended() {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
 		}
 	}
 }
