@@ -18,7 +18,7 @@ build: tools ## Build ./cortex and ./cortex-runner
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o cortex-runner ./cmd/cortex-runner
 
 .PHONY: demo
-demo: tools-demo build ## See it work: a daemon, real dispatches, pause, restart, cancel, and nothing left
+demo: tools-demo build ## See it work: 40 dispatches, whatever dies, and five numbers to check
 	./scripts/demo.sh
 
 .PHONY: test
