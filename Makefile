@@ -21,6 +21,10 @@ build: tools ## Build ./cortex and ./cortex-runner
 demo: tools-demo build ## See it work: 40 dispatches, whatever dies, and five numbers to check
 	./scripts/demo.sh
 
+.PHONY: compare
+compare: tools-compare ## The same by another program, PEER=supervisor or PEER=task-spooler
+	./scripts/compare.sh '$(PEER)'
+
 .PHONY: test
 test: tools-test lint ## Run all tests and checks
 	go test -race -count=1 -timeout 10m ./...
@@ -71,10 +75,12 @@ clean: ## Remove what was built
 	rm -f cortex cortex-runner
 
 # Programs that the targets need, installed where they are missing.
-.PHONY: tools tools-demo tools-test
+.PHONY: tools tools-demo tools-compare tools-test
 tools:
 	@./scripts/tools.sh build
 tools-demo:
 	@./scripts/tools.sh build demo
+tools-compare:
+	@./scripts/tools.sh demo compare
 tools-test:
-	@./scripts/tools.sh build demo test
+	@./scripts/tools.sh build demo compare test

@@ -20,6 +20,20 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+// What cortex is compared with does the same work as far as it can, and the script ends what it leaves.
+func TestCompare(t *testing.T) {
+	t.Parallel()
+	want := regexp.MustCompile(`^accepted \d+ · true ends \d+ · run twice \d+ · started while paused \d+ · processes left \d+$`)
+	for _, peer := range []string{"supervisor", "task-spooler"} {
+		t.Run(peer, func(t *testing.T) {
+			t.Parallel()
+			if got := lastWords(t, testenv.New(t), "compare.sh", peer); !want.MatchString(got) {
+				t.Errorf("%s", got)
+			}
+		})
+	}
+}
+
 // lastWords runs a script that shows the forty jobs of scripts/job.sh, and returns the last line that it says.
 func lastWords(t *testing.T, h *testenv.Host, script, arg string) string {
 	t.Helper()

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of the programs that are missing: scripts/tools.sh build|demo|test...
+# Installs the Debian packages of the programs that are missing: scripts/tools.sh build|demo|compare|test...
 set -euo pipefail
 
 declare -A groups=(
 	[build]="git:git gcc:gcc"
 	[demo]="tmux:tmux sqlite3:sqlite3 curl:curl jq:jq ps:procps setsid:util-linux"
+	[compare]="supervisord:supervisor tsp:task-spooler ss:iproute2"
 	[test]="ip:iproute2 unshare:util-linux lsof:lsof df:coreutils shellcheck:shellcheck"
 )
 
@@ -35,3 +36,7 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get update -q
 $sudo apt-get install -y -q --no-install-recommends "${missing[@]}"
+# Debian has a service of what it installs. Only the program is wanted.
+if [[ " ${missing[*]} " == *" supervisor "* && -d /run/systemd/system ]]; then
+	$sudo systemctl disable --now supervisor
+fi
