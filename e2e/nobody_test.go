@@ -12,21 +12,6 @@ import (
 	"cortex/internal/testenv"
 )
 
-// An unprivileged user has no control groups: all ends by the tree and by what is on record, and the drill's promises hold.
-func TestUnprivileged(t *testing.T) {
-	t.Parallel()
-	h := testenv.New(t)
-	h.AsNobody()
-	cancelEscapees(t, h)
-	id := h.Submit("lost", "sh", "-c", "setsid sleep 100000 & exec sleep 100000")
-	agent := h.WaitRunning(id)
-	h.Run("sh", "-c", fmt.Sprintf("kill -9 $(ps -o ppid= -p %d)", agent.PID))
-	h.WaitStatus(id, "failed")
-	if c := h.Field(id, "failure_category"); c != "lost" || agent.Alive() {
-		t.Errorf("%s, alive %v", c, agent.Alive())
-	}
-}
-
 // setuidRole makes the test binary, where it has root's setuid bit, a program that nobody else may signal: one whose real user
 // is root as well (kill(2)).
 const setuidRole = "CORTEX_E2E_SETUID"

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -216,12 +218,13 @@ func TestLockIsLeftForAMoment(t *testing.T) {
 	if _, err := out.Read(make([]byte, 8)); err != nil {
 		t.Fatal(err)
 	}
-	h.Launch()
+	d = h.Launch()
 	testenv.Eventually(t, "the next daemon to want the lock", func() bool {
-		out, _, _ := h.Try("sh", "-c", "for p in /proc/[0-9]*/fd; do ls -l $p 2>/dev/null; done | grep -c '"+h.State+"/cortex.lock'")
-		n := 0
-		_, err := fmt.Sscan(out, &n)
-		return err == nil && n >= 3 // flock, its shell, and the daemon
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", d.PID()))
+		return err == nil && slices.ContainsFunc(fds, func(fd string) bool {
+			file, err := os.Readlink(fd)
+			return err == nil && file == filepath.Join(h.State, "cortex.lock")
+		})
 	})
 	in.Close()
 	if err := holder.Wait(); err == nil {

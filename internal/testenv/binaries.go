@@ -21,7 +21,7 @@ var build = sync.OnceValues(func() (Binaries, error) { return compile("-race", "
 // Build builds the binaries with the race detector and the fault points, once a test program. A test that was started again
 // in a namespace of its own (Namespace) has those of the first.
 func Build() (Binaries, error) {
-	if dir := os.Getenv(binariesOf); dir != "" {
+	if dir := os.Getenv(BinariesOf); dir != "" {
 		return Binaries{Dir: dir, borrowed: true}, nil
 	}
 	return build()

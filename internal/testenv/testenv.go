@@ -50,9 +50,10 @@ func Eventually(t TB, what string, ok func() bool) {
 	}
 }
 
-// binariesOf and namespaceOf name the variables by which a test that was started again knows it.
+// Variables by which a test program that was started again knows it: the folder of the binaries, and the test whose namespace
+// it runs in.
 const (
-	binariesOf  = "CORTEX_TEST_BINARIES"
+	BinariesOf  = "CORTEX_TEST_BINARIES"
 	namespaceOf = "CORTEX_TEST_NAMESPACE"
 )
 
@@ -71,7 +72,7 @@ func Namespace(t *testing.T) bool {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), namespaceOf+"="+t.Name(), binariesOf+"="+bin.Dir)
+	cmd.Env = append(os.Environ(), namespaceOf+"="+t.Name(), BinariesOf+"="+bin.Dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
