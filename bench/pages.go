@@ -15,8 +15,9 @@ const settling = time.Second
 
 // pages is what a process has in memory, in KiB.
 type pages struct {
-	pss     float64 // shared pages by the number of processes that share them
-	private float64 // what would be free if it ended: USS
+	pss       float64 // shared pages by the number of processes that share them
+	private   float64 // what would be free if it ended: USS; next to nothing between a fork and the child's exec
+	anonymous float64 // not of files, shared after a fork or not
 }
 
 // growth is what a process has more in private memory after add than before, by the n that were added, in KiB. It is at
@@ -83,6 +84,8 @@ func memoryOf(pid int) (pages, error) {
 		switch fields[0] {
 		case "Pss:":
 			m.pss = kib
+		case "Anonymous:":
+			m.anonymous = kib
 		case "Private_Clean:", "Private_Dirty:":
 			m.private += kib
 		}

@@ -117,7 +117,7 @@ func (s *soakRun) trends(rows []row) ([]trend, error) {
 		trendOf("daemon's open descriptors", "", of(func(x sample) float64 { return x.fds }), 0.5, levelBound),
 		trendOf("daemon's goroutines", "", of(func(x sample) float64 { return x.goroutines }), 0.5, levelBound),
 		trendOf("daemon's threads", "", of(func(x sample) float64 { return x.threads }), 0.5, levelBound),
-		trendOf("tmux server's private memory (USS)", "KiB", of(func(x sample) float64 { return x.tmux }), 0.5, levelBound),
+		trendOf("tmux server's anonymous memory", "KiB", of(func(x sample) float64 { return x.tmux }), 0.5, levelBound),
 		trendOf("cortex.db-wal, at most", "KiB", of(func(x sample) float64 { return x.wal }), 1, walBound),
 		trendOf("cortex.db a dispatch", "KiB", of(func(x sample) float64 { return x.db / float64(max(x.ended, 1)) }), 0.5, recordBound),
 		newTrend("files and folders in runs/ a dispatch", "", entries, lastEntries, recordBound),

@@ -16,7 +16,7 @@ type sample struct {
 	rss, private        float64 // of the daemon
 	fds                 float64
 	goroutines, threads float64
-	tmux                float64 // the server's private memory
+	tmux                float64 // the server's anonymous memory, which a fork does not make less
 	wal, db             float64 // sizes
 	ended               int
 	host                float64 // ms: a process started and a record synced by the bench itself
@@ -31,13 +31,15 @@ func (s *soakRun) sample(ctx context.Context) (sample, error) {
 		rss: m["process_resident_memory_bytes"] / 1024, fds: m["process_open_fds"],
 		goroutines: m["go_goroutines"], threads: m["go_threads"],
 	}
-	for pid, into := range map[int]*float64{s.cmd.Process.Pid: &taken.private, s.server: &taken.tmux} {
-		use, err := memoryOf(pid)
-		if err != nil {
-			return taken, err
-		}
-		*into = use.private
+	own, err := memoryOf(s.cmd.Process.Pid)
+	if err != nil {
+		return taken, err
 	}
+	server, err := memoryOf(s.server)
+	if err != nil {
+		return taken, err
+	}
+	taken.private, taken.tmux = own.private, server.anonymous
 	for name, into := range map[string]*float64{"cortex.db-wal": &taken.wal, "cortex.db": &taken.db} {
 		file, err := os.Stat(filepath.Join(s.home, ".cortex", name))
 		if err != nil {
