@@ -162,3 +162,121 @@ func TestForeignSessionOfTheName(t *testing.T) {
 		t.Errorf("sessions left: %v", left)
 	}
 }
+
+// replaceable is a tmux program of the host's own, which another version can replace. The new one can't talk to a server of the
+// old one: it ends as tmux 3.3a does before a server of another protocol (measured). It is in force while the file names a server
+// that lives.
+func replaceable(t *testing.T, h *testenv.Host) (replace func(server int), back func()) {
+	t.Helper()
+	binary, other := filepath.Join(h.Home, "tmux"), filepath.Join(h.Home, "old-server")
+	script := fmt.Sprintf(`#!/bin/sh
+if [ -e %[1]s ] && kill -0 "$(cat %[1]s)" 2> /dev/null; then
+	case " $* " in *" -C "*) echo %%exit ;; esac
+	echo "protocol version mismatch (client 9, server 8)" >&2
+	exit 1
+fi
+exec tmux "$@"
+`, other)
+	if err := os.WriteFile(binary, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h.Extra = []string{"CORTEX_TMUX__BINARY=" + binary}
+	return func(server int) { h.Run("sh", "-c", fmt.Sprintf("echo %d > %s", server, other)) }, func() { h.Run("rm", other) }
+}
+
+// The tmux package is replaced under a running server, by a version that can't talk to it: the API, and what runs, go on and end
+// truly; nothing starts, and /health says why; and all goes on by itself when the old package is back, or the old server gone.
+func TestTmuxReplaced(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	replace, back := replaceable(t, h)
+	d := h.Start()
+	gate := h.Home + "/gate"
+	ends := h.Submit("ends", gated(h, gate)...)
+	cancelled := h.Submit("cancelled", "sleep", "100000")
+	stays := h.Submit("stays", "sleep", "100000")
+	startsKnown(t, h, 3)
+	agent, other := h.WaitRunning(cancelled), h.WaitRunning(stays)
+	server := serverPID(t, h)
+	replace(server)
+	h.WaitStatus(h.Submit("over the connection that stands", "true"), "completed")
+
+	d.Kill()
+	d = h.Start()
+	if _, a := h.Get("/status"); a["running_count"] != 3.0 {
+		t.Errorf("%v", a)
+	}
+	h.Run("touch", gate)
+	h.WaitStatus(ends, "failed")
+	if code, a := h.Post("/dispatches/"+cancelled+"/cancel?wait=30s", ""); code != 200 || agent.Alive() {
+		t.Errorf("cancel: %d %v, alive %v", code, a, agent.Alive())
+	}
+	late := h.Submit("late", once(h)...)
+	testenv.Eventually(t, "a hold on starts", func() bool {
+		_, a := h.Get("/scheduler/status")
+		text := fmt.Sprint(a["holds"])
+		return strings.Contains(text, fmt.Sprintf("of another version than the program (server %d:", server)) &&
+			strings.Contains(text, "protocol version mismatch (client 9, server 8)")
+	})
+	code, health := h.Get("/health")
+	if text := fmt.Sprint(health["checks"]); code != 503 || !strings.Contains(text, "the tmux package of the server is back") {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, a := h.Post("/scheduler/pause", ""); code != 200 {
+		t.Errorf("pause: %d %v", code, a)
+	}
+	h.Post("/scheduler/resume", "")
+	h.WaitStatus(late, "pending")
+	back()
+	h.WaitStatus(late, "failed")
+	testenv.Eventually(t, "health", func() bool { code, _ := h.Get("/health"); return code == 200 })
+
+	replace(server)
+	d.Kill()
+	h.Start()
+	testenv.Eventually(t, "the trouble in /health", func() bool { code, _ := h.Get("/health"); return code == 503 })
+	if h.Status(stays) != "running" || !other.Alive() {
+		t.Errorf("it is %s, alive %v", h.Status(stays), other.Alive())
+	}
+	if err := syscall.Kill(server, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	h.WaitStatus(stays, "failed")
+	testenv.Eventually(t, "health", func() bool { code, _ := h.Get("/health"); return code == 200 })
+	h.WaitStatus(h.Submit("on a new server", "true"), "completed")
+	for id, want := range map[string]string{ends: "exit_nonzero 7", cancelled: " 143", late: "exit_nonzero 7", stays: "signal 129"} {
+		if got := h.Field(id, "failure_category") + " " + h.Field(id, "exit_code"); got != want {
+			t.Errorf("dispatch %s: %q, want %q", id, got, want)
+		}
+	}
+	if got := h.SQL("SELECT count(*) FROM dispatches WHERE retries > 0"); got != "0" || ran(h) != 2 {
+		t.Errorf("%s retries, %d starts of 2", got, ran(h))
+	}
+}
+
+// The file of the tmux program is replaced by another of the same protocol: nobody notices.
+func TestTmuxFileReplaced(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	binary := filepath.Join(h.Home, "tmux")
+	h.Run("sh", "-c", `cp "$(command -v tmux)" `+binary)
+	h.Extra = []string{"CORTEX_TMUX__BINARY=" + binary}
+	d := h.Start()
+	runs := h.Submit("runs", "sleep", "100000")
+	agent := h.WaitRunning(runs)
+	server := serverPID(t, h)
+	h.Run("sh", "-c", `rm `+binary+`; cp "$(command -v tmux)" `+binary)
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", server)); err != nil || exe != binary+" (deleted)" {
+		t.Fatalf("the server runs %s (%v)", exe, err)
+	}
+	h.WaitStatus(h.Submit("before", "true"), "completed")
+	d.Kill()
+	h.Start()
+	h.WaitStatus(h.Submit("after", "true"), "completed")
+	if h.WaitRunning(runs) != agent || serverPID(t, h) != server {
+		t.Errorf("%v is now %v, on server %d, was on %d", agent, h.WaitRunning(runs), serverPID(t, h), server)
+	}
+	if code, a := h.Post("/dispatches/"+runs+"/cancel?wait=30s", `{"grace":"0s"}`); code != 200 || agent.Alive() {
+		t.Errorf("cancel: %d %v, alive %v", code, a, agent.Alive())
+	}
+}

@@ -35,11 +35,12 @@ type follower struct {
 	attempt int
 	log     *slog.Logger
 
-	session tmux.Session
-	timeout time.Duration // 0: none
-	verdict *record.Verdict
-	started bool // its process is on its way into the database
-	cut     bool // it runs, and its runner can't be spoken to: its folder was removed
+	session  tmux.Session
+	unopened bool          // its start has surely opened no session
+	timeout  time.Duration // 0: none
+	verdict  *record.Verdict
+	started  bool // its process is on its way into the database
+	cut      bool // it runs, and its runner can't be spoken to: its folder was removed
 
 	reported map[string]bool // files of the attempt that are damaged and were told of
 
@@ -361,6 +362,9 @@ func (f *follower) conclude() {
 	f.mu.Unlock()
 	f.settle() // its runner has ended, or is dead, or never was: nothing of it can start any more
 	facts, ok := f.lastFacts()
+	if f.claimed() == nil {
+		f.setClaim(facts.Claim)
+	}
 	if !ok || !f.closeSession() {
 		return
 	}
@@ -458,8 +462,8 @@ func (f *follower) lived(facts runner.Facts) *float64 {
 func (f *follower) closeSession() bool {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, reconnectMax) {
 		err := f.killSession()
-		if err == nil {
-			return true
+		if err == nil || errors.Is(err, tmux.ErrVersion) && f.runnerDead() {
+			return true // a server that can't be asked closes a session by itself when the process in it has ended
 		}
 		f.setTrouble("its tmux session can't be closed: " + err.Error())
 		f.log.Warn("can't close a session; trying again", "session", f.session.Name, "err", err)
@@ -467,6 +471,11 @@ func (f *follower) closeSession() bool {
 			return false
 		}
 	}
+}
+
+func (f *follower) runnerDead() bool {
+	claim := f.claimed()
+	return claim != nil && runner.Dead(claim.Runner)
 }
 
 // killSession closes the session. One that is not known (the start's reply was lost, or an earlier daemon opened it) is found

@@ -12,6 +12,7 @@ import (
 	"cortex/proc"
 	"cortex/runner"
 	"cortex/runner/record"
+	"cortex/tmux"
 )
 
 var (
@@ -41,7 +42,7 @@ func (f *follower) start() bool {
 	ctx, cancel := context.WithTimeout(f.startCtx, startPatience)
 	defer cancel()
 	session, err := f.sup.launcher.Start(ctx, f.attempted())
-	f.session = session
+	f.session, f.unopened = session, errors.Is(err, tmux.ErrUnavailable)
 	if err == nil {
 		return true
 	}
@@ -83,8 +84,8 @@ func (f *follower) resolve(why error) bool {
 		f.giveBack(why.Error())
 	default:
 		f.log.Error("a start failed", "err", why)
+		f.sup.tellFailed(why) // first: the word of a free slot would bring the next start at once
 		f.giveBack(why.Error())
-		f.sup.tellFailed(why)
 	}
 	return false
 }
@@ -125,7 +126,7 @@ func (f *follower) endPane() bool {
 // giveBack puts a dispatch whose start was revoked back to pending.
 func (f *follower) giveBack(why string) {
 	f.settle() // whoever is still on his way loses against the claim; tmux may take its time
-	if !f.closeSession() || !f.endPane() {
+	if !f.unopened && !f.closeSession() || !f.endPane() {
 		return // the next daemon finds it revoked
 	}
 	f.sup.leave(f, nil)

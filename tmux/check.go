@@ -31,6 +31,10 @@ func (c *Client) Check() cortex.Check {
 	switch {
 	case errors.Is(a.err, errNoServer):
 		check.OK, check.Detail = true, "no server runs; the next start brings one"
+	case errors.Is(a.err, ErrVersion):
+		check.Detail = a.err.Error()
+		check.Hint = "what runs, runs on; nothing starts until the tmux package of the server is back, or that server has ended: " +
+			"let what runs end (or cancel it), then kill the server; both is noticed"
 	case a.err != nil:
 		check.Detail = a.err.Error()
 		check.Hint = "try `tmux new-session -d` as the same user; look at ~/.tmux.conf, or set tmux.binary or tmux.socket"

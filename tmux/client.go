@@ -18,6 +18,9 @@ var (
 	// ErrUnavailable: no tmux binary, a server that won't start, a socket folder that can't be used, or a configuration
 	// that ends every new session. Nothing was opened.
 	ErrUnavailable = errors.New("tmux is not available")
+	// ErrVersion: the server that runs speaks the protocol of another version than the binary, which was replaced under it.
+	// It comes with ErrUnavailable.
+	ErrVersion = errors.New("the tmux server is of another version than the program")
 	// ErrHung: no answer within the caller's context or answerTimeout. Where the command was already on its way the error
 	// is ErrLostReply, too.
 	ErrHung = errors.New("tmux does not answer")
@@ -178,6 +181,9 @@ func (c *Client) current(mayStart bool) (*attempt, error) {
 		c.wg.Go(func() {
 			a.conn, a.err = c.establish(c.life, mayStart)
 			close(a.ready)
+			if errors.Is(a.err, ErrVersion) {
+				c.wg.Go(c.lookAgain)
+			}
 			if a.err != nil {
 				return
 			}
@@ -189,6 +195,17 @@ func (c *Client) current(mayStart bool) (*attempt, error) {
 		})
 	}
 	return c.attempt, nil
+}
+
+// lookAgain makes another attempt after a while: nobody tells when the old server has ended or the old binary is back.
+func (c *Client) lookAgain() {
+	t := time.NewTimer(answerTimeout)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		c.current(false) // whatever comes of it, Check tells
+	case <-c.life.Done():
+	}
 }
 
 // run sends commands as one sequence and returns their replies, fewer than there are commands where one failed, and the

@@ -39,6 +39,10 @@ func (c *Client) establish(ctx context.Context, mayStart bool) (*conn, error) {
 	}
 }
 
+// mismatch is what a client says, and nothing else tells, when the server is of another version (tmux 3.3a, client.c: "protocol
+// version mismatch (client 8, server 7)", exit status 1). Versions with the same protocol talk to each other.
+const mismatch = "protocol version mismatch"
+
 var opened atomic.Uint64
 
 // openAndAdopt starts a client and waits for its first words; ctx is the Client's life, no caller's.
@@ -55,6 +59,8 @@ func (c *Client) openAndAdopt(ctx context.Context, mayStart bool) (*conn, error)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ErrClosed
+		case ended && strings.Contains(conn.reason(), mismatch):
+			return nil, fmt.Errorf("%w: %w (server %d%s)", ErrUnavailable, ErrVersion, c.listener(ctx), conn.reason())
 		case ended:
 			return nil, fmt.Errorf("%w: its client ended at once%s", ErrUnavailable, conn.reason())
 		}

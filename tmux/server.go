@@ -182,6 +182,29 @@ func (c *Client) reachable(ctx context.Context) (bool, error) {
 	return false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
+// listener is the pid of the server at the socket; 0 where that can't be known.
+func (c *Client) listener(ctx context.Context) int {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", c.socketPath())
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	if err := raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	}); err != nil {
+		return 0
+	}
+	return pid
+}
+
 // restore has the server that was last connected to make its socket again, where the server lives and the socket does not:
 // somebody cleaned /tmp. Starting another server then would hide all sessions of the first (tmux(1), "SIGUSR1").
 func (c *Client) restore(ctx context.Context) error {
