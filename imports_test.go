@@ -15,7 +15,8 @@ import (
 // nothing beside or below. Ends travel up as values, so that nobody needs the other direction. A new package needs a place.
 var house = [][]string{
 	// Import none of ours: nouns, formats, and the host.
-	{"cortex", "cortex/config", "cortex/proc", "cortex/cgroup", "cortex/runner/record", "cortex/internal/fault", "cortex/web"},
+	{"cortex", "cortex/config", "cortex/proc", "cortex/cgroup", "cortex/runner/record", "cortex/internal/fault", "cortex/internal/rlimit",
+		"cortex/web"},
 	{"cortex/tmux", "cortex/systemd", "cortex/runner/pane"},
 	{"cortex/runner", "cortex/store"}, // the daemon's side of the runner, and the database: neither knows the other
 	{"cortex/supervisor"},

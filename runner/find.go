@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"cortex/internal/fault"
+	"cortex/internal/rlimit"
 	"cortex/proc"
 	"cortex/runner/record"
 )
@@ -49,8 +51,12 @@ func (f Facts) Unknown() error {
 }
 
 // Look reads an attempt's folder. The error is fs.ErrNotExist when there is no such folder; damaged records are no error.
+// Where there was no descriptor or no memory to look with (rlimit.Scarce) nothing is known of the attempt.
 func Look(runs string, id int64, attempt int) (Facts, error) {
 	f := Facts{Attempt: attempt, Damaged: map[string]error{}}
+	if err := fault.Err("runner.look"); err != nil {
+		return f, err
+	}
 	dir, err := record.OpenDir(runs, id, attempt)
 	if err != nil {
 		return f, err
@@ -61,6 +67,11 @@ func Look(runs string, id int64, attempt int) (Facts, error) {
 	f.Order = look[record.Order](dir, record.OrderFile, &f)
 	f.Exit = look[record.Exit](dir, record.ExitFile, &f)
 	f.Verdict = look[record.Verdict](dir, record.VerdictFile, &f)
+	for _, err := range f.Damaged {
+		if rlimit.Scarce(err) {
+			return Facts{Attempt: attempt}, err
+		}
+	}
 	return f, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cortex"
+	"cortex/internal/rlimit"
 	"cortex/runner"
 	"cortex/runner/record"
 	"cortex/store"
@@ -97,7 +98,7 @@ func (s *Supervisor) Adopt(ctx context.Context) error {
 		case status == cortex.Pending || status == cortex.PendingRetry:
 			return s.adoptPending(ctx, id)
 		case status == cortex.Running:
-			s.adoptRunning(known[id], orders[id])
+			return s.adoptRunning(known[id], orders[id])
 		case sessions[id]:
 			return s.adoptEndedByHand(ctx, id)
 		}
@@ -106,7 +107,7 @@ func (s *Supervisor) Adopt(ctx context.Context) error {
 	return nil
 }
 
-// each runs fn for every id, some at a time, and reports what fails.
+// each runs fn for every id, some at a time, and reports what fails. What fails for want of descriptors is done again.
 func (s *Supervisor) each(ids []int64, fn func(int64) error) {
 	slices.Sort(ids)
 	todo := make(chan int64)
@@ -114,7 +115,11 @@ func (s *Supervisor) each(ids []int64, fn func(int64) error) {
 	for range adopters {
 		wg.Go(func() {
 			for id := range todo {
-				if err := fn(id); err != nil {
+				err := fn(id)
+				for rlimit.Scarce(err) && s.wait(100*time.Millisecond) {
+					err = fn(id)
+				}
+				if err != nil {
 					s.unreadable(id, err)
 				}
 			}
@@ -267,14 +272,18 @@ func (s *Supervisor) cancelledBefore(id int64) (*record.Verdict, error) {
 }
 
 // adoptRunning follows a row that the database calls running.
-func (s *Supervisor) adoptRunning(d cortex.Dispatch, journalled *record.Order) {
+func (s *Supervisor) adoptRunning(d cortex.Dispatch, journalled *record.Order) error {
 	attempt, err := s.latest(d.ID)
+	if rlimit.Scarce(err) {
+		return err
+	}
 	if err != nil {
 		s.unreadable(d.ID, err) // followed all the same, by what its row says
 	}
 	f := newFollower(s, d, max(attempt, d.Attempts))
 	f.order = journalled
 	s.follow(f, (*follower).adopt)
+	return nil
 }
 
 // sessions are the ids of the dispatches that have a tmux session.
@@ -294,7 +303,7 @@ func (s *Supervisor) sessions(ctx context.Context) map[int64]bool {
 
 // adopt brings an attempt that an earlier daemon started to a point from which it can be followed.
 func (f *follower) adopt() bool {
-	facts, err := f.look()
+	facts, err := f.mustLook()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		f.sup.unreadable(f.d.ID, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"cortex"
 	"cortex/internal/fault"
+	"cortex/internal/rlimit"
 	"cortex/runner"
 	"cortex/runner/record"
 	"cortex/tmux"
@@ -101,16 +102,7 @@ func (f *follower) limits(spec record.Spec) {
 }
 
 // wait waits, and reports false when the daemon stops meanwhile.
-func (f *follower) wait(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-f.sup.ctx.Done():
-		return false
-	}
-}
+func (f *follower) wait(d time.Duration) bool { return f.sup.wait(d) }
 
 // run is the follower's life: begin brings it to a point from which it can be followed.
 func (f *follower) run(begin func(*follower) bool) {
@@ -199,6 +191,10 @@ func (l *link) close() {
 // reach connects to the runner, and reports whether it has ended instead.
 func (f *follower) reach(l *link) (ended bool) {
 	facts, err := f.look()
+	if rlimit.Scarce(err) {
+		f.cantReach(l, "its folder can't be read", err)
+		return false
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		f.log.Warn("can't read the attempt's folder", "err", err)
 	}
@@ -219,9 +215,7 @@ func (f *follower) reach(l *link) (ended bool) {
 	if facts.Claim.Runner.PID != 0 {
 		f.setClaim(facts.Claim)
 	}
-	ctx, cancel := context.WithTimeout(f.sup.ctx, askPatience)
-	defer cancel()
-	conn, err := runner.Connect(ctx, f.sup.runs, f.d.ID, f.attempt, facts.Claim.Runner)
+	conn, err := f.connect(facts.Claim.Runner)
 	if err == nil {
 		l.conn, l.states, l.pause = conn, conn.States(), 0
 		f.setTrouble("")
@@ -230,13 +224,35 @@ func (f *follower) reach(l *link) (ended bool) {
 	if errors.Is(err, runner.ErrGone) && runner.Dead(facts.Claim.Runner) {
 		return true
 	}
-	// It lives, and can't be reached: it has claimed and does not listen yet, or is stopped. Unknown is not dead.
+	// It lives, and can't be reached: it has claimed and does not listen yet, or is stopped, or there is no descriptor for
+	// that. Unknown is not dead.
+	if facts.Started != nil && !f.started {
+		f.hasProcess(l, record.State{Agent: &facts.Started.Agent, TTY: facts.Started.TTY, Session: facts.Claim.Session})
+	}
+	f.cantReach(l, fmt.Sprintf("its runner (pid %d) can't be reached", facts.Claim.Runner.PID), err)
+	return false
+}
+
+func (f *follower) cantReach(l *link, what string, err error) {
 	l.pause = min(max(2*l.pause, 10*time.Millisecond), reconnectMax)
 	if l.pause == reconnectMax {
-		f.setTrouble(fmt.Sprintf("its runner (pid %d) can't be reached: %v", facts.Claim.Runner.PID, err))
+		f.setTrouble(what + ": " + err.Error())
 	}
 	l.retry.Reset(l.pause)
-	return false
+}
+
+// connect connects to the runner, for as long as the dispatch lives, where that leaves enough descriptors for the daemon's
+// own work. One that is to be stopped is spoken to in any case.
+func (f *follower) connect(to record.Process) (*runner.Conn, error) {
+	if order, _ := f.standing(); order == nil {
+		if err := f.sup.mayConnect(); err != nil {
+			return nil, err
+		}
+		defer f.sup.connected()
+	}
+	ctx, cancel := context.WithTimeout(f.sup.ctx, askPatience)
+	defer cancel()
+	return runner.Connect(ctx, f.sup.runs, f.d.ID, f.attempt, to)
 }
 
 // look reads the attempt's folder. What is damaged in it is reported, once, and left as it is.
@@ -249,6 +265,21 @@ func (f *follower) look() (runner.Facts, error) {
 		}
 	}
 	return facts, err
+}
+
+// mustLook is look that waits while that can't be done for want of descriptors or memory; only when the daemon stops meanwhile
+// the error is of that.
+func (f *follower) mustLook() (runner.Facts, error) {
+	for {
+		facts, err := f.look()
+		if !rlimit.Scarce(err) {
+			return facts, err
+		}
+		f.setTrouble("its folder can't be read: " + err.Error())
+		if !f.wait(time.Second) {
+			return facts, err
+		}
+	}
 }
 
 // unknown says why it can't be told whether the dispatch lives: it counts as running, and is left alone.
@@ -387,7 +418,7 @@ func (f *follower) conclude() {
 // sweeps what a dead runner left, and writes the verdict. It reports false when the daemon stops first.
 func (f *follower) lastFacts() (runner.Facts, bool) {
 	for {
-		facts, err := f.look()
+		facts, err := f.mustLook()
 		if unknown := facts.Unknown(); unknown != nil {
 			f.unknown(unknown)
 			if !f.wait(reconnectMax) {

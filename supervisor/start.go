@@ -90,13 +90,22 @@ func (f *follower) resolve(why error) bool {
 	return false
 }
 
-// paneHasChildren reports whether the process in the session that this start has opened has started something.
+// paneHasChildren reports whether the process in the session that this start has opened has started something. While that
+// can't be seen it waits.
 func (f *follower) paneHasChildren() bool {
 	if f.session.PanePID == 0 {
 		return false
 	}
-	all, err := proc.All()
-	return err == nil && len(proc.Descendants(all, f.session.PanePID)) > 0
+	for {
+		all, err := proc.All()
+		if err == nil {
+			return len(proc.Descendants(all, f.session.PanePID)) > 0
+		}
+		f.log.Error("can't see what a runner has started; trying again", "err", err)
+		if !f.wait(time.Second) {
+			return false
+		}
+	}
 }
 
 // endPane returns when the process in the session that this start has opened is gone: it has lost its claim, so that it ends
@@ -106,8 +115,13 @@ func (f *follower) endPane() bool {
 		return true
 	}
 	pane, err := proc.Of(f.session.PanePID)
-	if err != nil {
-		return true
+	for ; err != nil; pane, err = proc.Of(f.session.PanePID) {
+		if errors.Is(err, proc.ErrGone) {
+			return true
+		}
+		if !f.wait(time.Second) {
+			return false
+		}
 	}
 	for wait := time.Millisecond; pane.Alive(); wait = min(2*wait, time.Second) {
 		if !f.wait(wait) {

@@ -6,12 +6,16 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cortex"
+	"cortex/internal/rlimit"
 	"cortex/runner"
 	"cortex/store"
 	"cortex/tmux"
@@ -32,6 +36,7 @@ type Supervisor struct {
 	failed chan error
 
 	mu         sync.Mutex
+	connecting int                 // guarded by mu; connections to runners that are being made
 	live       map[int64]*follower // guarded by mu; what lives, and what is on its way to start
 	unrecorded map[int64]store.End // guarded by mu; ended, not yet in the database
 	givenBack  int                 // guarded by mu; pending again, not yet in the database
@@ -62,6 +67,18 @@ var errStopped = &cortex.Error{Reason: cortex.ReasonStopping, Message: "the daem
 func (s *Supervisor) Close() {
 	s.cancel(errStopped)
 	s.wg.Wait()
+}
+
+// wait waits, and reports false when the daemon stops meanwhile.
+func (s *Supervisor) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
 }
 
 // Freed tells that a slot may be free. It carries at most one word for any number of ends.
@@ -127,6 +144,33 @@ func (s *Supervisor) gaveBack() {
 	s.tellFreed()
 }
 
+// errDescriptors says that another connection would leave too few descriptors. It is a case of EMFILE.
+var errDescriptors = fmt.Errorf("%w (those that are left are kept for what else the daemon has to do)", unix.EMFILE)
+
+// connectReserve is the part of the reserve that starts leave to connections: a runner that was started is to be followed.
+const connectReserve = 2
+
+// mayConnect reports whether there is a descriptor for a connection that stays open. After nil connected is to be called.
+func (s *Supervisor) mayConnect() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	used, limit, err := rlimit.Descriptors()
+	if err != nil {
+		return err
+	}
+	if used+s.connecting >= limit-rlimit.DescriptorReserve(limit)/connectReserve {
+		return errDescriptors
+	}
+	s.connecting++
+	return nil
+}
+
+func (s *Supervisor) connected() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.connecting--
+}
+
 func (s *Supervisor) tellFreed() {
 	select {
 	case s.freed <- struct{}{}:
@@ -157,6 +201,19 @@ func (s *Supervisor) Live() Live {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Live{len(s.live), len(s.unrecorded), s.givenBack}
+}
+
+// Starting is the number of dispatches that live and have no process yet.
+func (s *Supervisor) Starting() int {
+	n := 0
+	for _, f := range s.followers() {
+		select {
+		case <-f.settled:
+		default:
+			n++
+		}
+	}
+	return n
 }
 
 // Gone returns a channel that is closed when nothing of the dispatch is left; nil where it does not live.

@@ -33,7 +33,7 @@ var banned = map[string]string{
 
 // alsoFine are below a banned path and no part of it.
 var alsoFine = []string{"cortex/runner/pane", "cortex/runner/record", "cortex/proc", "cortex/cgroup", "cortex/internal/fault",
-	"cortex/cmd/cortex-runner", "net/netip", "net/url"}
+	"cortex/internal/rlimit", "cortex/cmd/cortex-runner", "net/netip", "net/url"}
 
 func deps(t *testing.T) []string {
 	t.Helper()

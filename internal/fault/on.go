@@ -14,8 +14,8 @@ import (
 )
 
 // $CORTEX_FAULT is a comma-separated list of NAME:ACTION[:N]: at the N-th crossing (default the first) of the point NAME the
-// ACTION is taken: kill (SIGKILL to oneself), stop (SIGSTOP to oneself), hang (for ever), or fail (Err returns ENOSPC). At
-// every crossing: while (hang as long as the file $CORTEX_FAULT_WHILE exists).
+// ACTION is taken: kill (SIGKILL to oneself), stop (SIGSTOP to oneself), hang (for ever), fail (Err returns ENOSPC) or
+// scarce (Err returns EMFILE). At every crossing: while (hang as long as the file $CORTEX_FAULT_WHILE exists).
 var (
 	mu      sync.Mutex
 	crossed = map[string]int{}
@@ -66,7 +66,7 @@ func exists(path string) bool {
 // Point takes the action that $CORTEX_FAULT asks for at name.
 func Point(name string) { Err(name) }
 
-// Err is Point; it returns ENOSPC where the action is fail.
+// Err is Point; it returns an error where the action is fail or scarce.
 func Err(name string) error {
 	mu.Lock()
 	f, ok := armed[name]
@@ -91,6 +91,8 @@ func Err(name string) error {
 		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	case "fail":
 		return fmt.Errorf("%s: %w", name, syscall.ENOSPC)
+	case "scarce":
+		return fmt.Errorf("%s: %w", name, syscall.EMFILE)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -42,7 +43,8 @@ func (h *Host) Launch(args ...string) *Daemon {
 		h.t.Fatal(err)
 	}
 	defer log.Close()
-	d := &Daemon{h: h, cmd: h.Command(filepath.Join(h.Bin, "cortex"), args...), log: log.Name(), done: make(chan struct{})}
+	command := slices.Concat(h.Limits, []string{filepath.Join(h.Bin, "cortex")}, args)
+	d := &Daemon{h: h, cmd: h.Command(command[0], command[1:]...), log: log.Name(), done: make(chan struct{})}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.SysProcAttr.Setsid = true
 	if err := d.cmd.Start(); err != nil {

@@ -110,6 +110,7 @@ type Host struct {
 	Tmux   string // TMUX_TMPDIR
 	Listen string
 	Extra  []string // more environment for the daemon, such as CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES=2
+	Limits []string // words before the daemon's command, such as prlimit and its options
 	uid    int      // of everything that runs there; 0: the test's own
 }
 
@@ -120,17 +121,23 @@ const Nobody = 54321
 // nothing, where the test itself is unprivileged: then all does already.
 func (h *Host) AsNobody() bool {
 	h.t.Helper()
+	return h.AsUser(Nobody)
+}
+
+// AsUser is AsNobody for a user of the test's own, whose processes are to be counted.
+func (h *Host) AsUser(uid int) bool {
+	h.t.Helper()
 	if os.Geteuid() != 0 {
 		return false
 	}
-	h.uid = Nobody
+	h.uid = uid
 	for dir, mode := range map[string]os.FileMode{filepath.Dir(h.Home): 0o755, h.Home: 0o700, h.Tmux: 0o700} {
 		if err := os.Chmod(dir, mode); err != nil {
 			h.t.Fatal(err)
 		}
 	}
 	for _, dir := range []string{h.Home, h.Tmux} {
-		if err := os.Chown(dir, Nobody, Nobody); err != nil {
+		if err := os.Chown(dir, uid, uid); err != nil {
 			h.t.Fatal(err)
 		}
 	}
