@@ -45,6 +45,9 @@ const (
 	EventDiskLow            EventType = "disk_low"              // below the floor: nothing starts
 	EventDiskRecovered      EventType = "disk_recovered"        // above it again
 	EventJournalReplayed    EventType = "stop_journal_replayed" // orders of a locked time are now in the database
+
+	EventDescriptorsLow       EventType = "descriptors_low"       // few are free: nothing starts
+	EventDescriptorsRecovered EventType = "descriptors_recovered" // enough again
 )
 
 // Event is one line of the audit trail, a row of the table events.

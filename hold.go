@@ -8,8 +8,8 @@ import (
 // HoldKind says what set a hold, and with it which order lifts it.
 type HoldKind string
 
-// The kinds of holds. Disk and db are computed at the gate and never stored: a row can't be written on a full disk or
-// into a locked database.
+// The kinds of holds. Disk, db, tmux and descriptors are computed at the gate and never stored: a row can't be written on a
+// full disk or into a locked database.
 const (
 	HoldOperator HoldKind = "operator"
 	HoldTTL      HoldKind = "ttl" // an operator's that ends by itself at Until
@@ -17,6 +17,8 @@ const (
 	HoldDisk     HoldKind = "disk"
 	HoldDB       HoldKind = "db"
 	HoldTmux     HoldKind = "tmux"
+
+	HoldDescriptors HoldKind = "descriptors"
 )
 
 // LiftedByResume reports whether a plain resume lifts holds of this kind (contract: operator, ttl and drain).

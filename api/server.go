@@ -86,11 +86,20 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 		DisableGeneralOptionsHandler: true,                                                // it would answer OPTIONS * past the guard
 	}
 	ended := make(chan error, len(listeners))
-	for _, l := range listeners {
+	bounds := make([]*bounded, len(listeners))
+	for i, l := range listeners {
 		if _, ok := l.Addr().(*net.TCPAddr); ok {
 			l = jsonErrors{l}
 		}
-		go func() { ended <- server.Serve(l) }()
+		bounds[i] = bound(l, maxConnections())
+	}
+	server.ConnState = func(c net.Conn, state http.ConnState) {
+		for _, b := range bounds {
+			b.track(c, state)
+		}
+	}
+	for _, b := range bounds {
+		go func() { ended <- server.Serve(b) }()
 	}
 	var failed error
 	left := len(listeners)

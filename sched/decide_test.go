@@ -112,6 +112,32 @@ func TestDiskHold(t *testing.T) {
 	}
 }
 
+func TestDescriptorHold(t *testing.T) {
+	t.Parallel()
+	const limit = 128 // of which 32 are kept
+	if h := descriptorHold(nil, 92, limit, t0); h != nil {
+		t.Errorf("with room for one start: %+v", h)
+	}
+	held := descriptorHold(nil, 93, limit, t0)
+	if held == nil || held.Scope != cortex.ScopeAll || held.Kind != cortex.HoldDescriptors {
+		t.Fatalf("without room for a start: %+v", held)
+	}
+	still := descriptorHold(held, 92, limit, t0.Add(time.Minute))
+	if still == nil || !still.Since.Equal(t0) {
+		t.Errorf("with room for one start it flaps: %+v", still)
+	}
+	if gone := descriptorHold(held, 88, limit, t0); gone != nil {
+		t.Errorf("with room for two starts: %+v", gone)
+	}
+	for _, c := range []struct{ used, limit, starting, want int }{
+		{40, limit, 0, 14}, {40, limit, 14, 0}, {40, limit, 20, -6}, {20, 64, 0, 7}, {1000, 1 << 20, 0, 261886},
+	} {
+		if got := startsFor(c.used, c.limit, c.starting); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
 func TestBackoff(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 6: backoffMax, 1000: backoffMax} {

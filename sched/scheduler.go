@@ -42,6 +42,8 @@ type Scheduler struct {
 	backoff   *cortex.Hold       // guarded by mu; the computed hold after a start failed that was not the dispatch's fault
 	failures  int                // guarded by mu; such failures in a row
 	held      bool               // guarded by mu; at the last pass an operator's hold of scope all was in force
+
+	descriptors *cortex.Hold // guarded by mu; the computed hold of descriptors that run out
 }
 
 // Options are what a Scheduler works with.
@@ -172,6 +174,7 @@ func (s *Scheduler) Wake() {
 func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 	s.tick(now)
 	s.lookAtDisk(ctx, now)
+	startable := s.lookAtDescriptors(ctx, now)
 	if err := s.store.Expire(ctx, now); err != nil && ctx.Err() == nil {
 		s.log.Warn("can't lift a hold whose time is over", "err", err)
 	}
@@ -182,6 +185,9 @@ func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 	holds := s.holds(now)
 	s.noteTurn(holds, now)
 	free := s.limit - s.sup.Live().Running
+	if startable < free { // a start that has got its process needs less
+		free, next = startable, min(next, time.Second)
+	}
 	if shut(holds) || free <= 0 {
 		return next
 	}

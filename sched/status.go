@@ -85,7 +85,7 @@ func (v View) Unwritten() map[int64]cortex.Status {
 // Checks are all health checks, in a fixed order.
 func (s *Scheduler) Checks(ctx context.Context) []cortex.Check {
 	checks := s.store.Checks(ctx)
-	return append(checks, s.diskCheck(), s.tmux.Check(), s.startsCheck(time.Now()), s.sup.Check())
+	return append(checks, s.diskCheck(), s.descriptorsCheck(), s.tmux.Check(), s.startsCheck(time.Now()), s.sup.Check())
 }
 
 // startsCheck fails while nothing is started because the last start failed for a reason that is not a dispatch's own.
