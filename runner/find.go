@@ -25,15 +25,18 @@ type Facts struct {
 	Damaged map[string]error // by file: record.ErrTorn, record.ErrNewer, or of reading
 }
 
-// Begun reports whether a runner has, or had, the attempt: a revoked one never ran. Who has a claim that can't be read is not
-// known, but somebody has it.
+// Begun reports whether a runner has, or had, the attempt: a revoked one never ran, nor did one that could not be started and
+// is to be again. Who has a claim that can't be read is not known, but somebody has it.
 func (f Facts) Begun() bool {
+	if f.Exit != nil {
+		return !f.Exit.Again
+	}
 	for _, name := range []string{record.ClaimFile, record.StartedFile, record.ExitFile, record.VerdictFile} {
 		if f.Damaged[name] != nil {
 			return true
 		}
 	}
-	return f.Exit != nil || f.Verdict != nil || f.Claim != nil && !f.Claim.Revoked
+	return f.Verdict != nil || f.Claim != nil && !f.Claim.Revoked
 }
 
 // Unknown is an error where it can't be told whether the attempt lives, or how it ended: a newer cortex has written that, or

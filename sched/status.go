@@ -85,7 +85,7 @@ func (v View) Unwritten() map[int64]cortex.Status {
 // Checks are all health checks, in a fixed order.
 func (s *Scheduler) Checks(ctx context.Context) []cortex.Check {
 	checks := s.store.Checks(ctx)
-	return append(checks, s.diskCheck(), s.descriptorsCheck(), s.tmux.Check(), s.startsCheck(time.Now()), s.sup.Check())
+	return append(checks, s.diskCheck(), s.descriptorsCheck(), processesCheck(), s.tmux.Check(), s.startsCheck(time.Now()), s.sup.Check())
 }
 
 // startsCheck fails while nothing is started because the last start failed for a reason that is not a dispatch's own.
@@ -95,7 +95,8 @@ func (s *Scheduler) startsCheck(now time.Time) cortex.Check {
 	c := cortex.Check{Name: "starts", OK: true, Detail: "the last ones succeeded"}
 	if s.backoff != nil && s.backoff.InForce(now) {
 		c.OK, c.Detail = false, s.backoff.Reason
-		c.Hint = "it is tried again by itself; see that tmux and cortex-runner can be run (tmux.binary, runner.binary), and ~/.tmux.conf"
+		c.Hint = "it is tried again by itself; see that tmux and cortex-runner can be run (tmux.binary, runner.binary), ~/.tmux.conf, " +
+			"and for processes that are used up (fork) the check processes"
 	}
 	return c
 }

@@ -198,7 +198,8 @@ func (s *Supervisor) restoreEnd(ctx context.Context, d cortex.Dispatch, facts ru
 	return err
 }
 
-// begun tells the newest attempt, and whether a runner has had it: a revoked one never ran.
+// begun tells the newest attempt, and whether a runner has had it: a revoked one never ran, nor one that is to be started
+// again.
 func (s *Supervisor) begun(id int64) (attempt int, begun bool, err error) {
 	attempt, err = s.latest(id)
 	if err != nil || attempt == 0 {

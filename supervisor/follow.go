@@ -114,7 +114,22 @@ func (f *follower) run(begin func(*follower) bool) {
 	if f.verdict == nil && !f.cut && !f.follow() {
 		return
 	}
+	if why := f.again(); why != "" {
+		f.log.Error("a start failed", "err", why)
+		f.giveBack(why)
+		f.sup.tellFailed(errors.New(why))
+		return
+	}
 	f.conclude()
+}
+
+// again is why a runner has started nothing, where that was for want of something that the host may have again; else "".
+func (f *follower) again() string {
+	facts, err := f.look()
+	if err != nil || facts.Exit == nil || !facts.Exit.Again {
+		return ""
+	}
+	return facts.Exit.Error
 }
 
 // link is what a follower has of its runner at the moment.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cortex/internal/fault"
 	"cortex/proc"
 	"cortex/runner/record"
@@ -66,13 +68,22 @@ func (r *runner) start() error {
 
 // never records that the agent was not started.
 func (r *runner) never(err error) {
+	if errors.Is(err, unix.EMFILE) {
+		err = fmt.Errorf("%w: the limit on open files is too low where the tmux server was started (ulimit -n)", err)
+	}
 	now := time.Now()
 	r.exit = &record.Exit{
 		Format: record.Format, ID: r.opts.ID, Attempt: r.opts.Attempt,
-		Cause: record.CauseSpawnError, Code: -1, Error: cut(err.Error(), maxError),
+		Cause: record.CauseSpawnError, Code: -1, Error: cut(err.Error(), maxError), Again: hostLacks(err),
 		StartedAt: r.began.UTC(), EndedAt: now.UTC(), Seconds: now.Sub(r.began).Seconds(),
 	}
 	r.write()
+}
+
+// hostLacks reports whether the agent was not started for want of something that the host may have again: processes,
+// memory, descriptors of the whole host, room on the disk or a pty.
+func hostLacks(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOSPC)
 }
 
 // sayStarted writes started.json. The agent runs by then: where it can't be written the daemon learns from the socket, and

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cortex/cgroup"
+	"cortex/internal/rlimit"
 	"cortex/runner/record"
 )
 
@@ -80,7 +81,7 @@ func spawn(spec record.Spec, env []string, tty *os.File, group *cgroup.Group, un
 	if err := ungrouped(); err != nil {
 		return 0, err
 	}
-	pid, err := syscall.ForkExec(path, spec.Command, attr)
+	pid, err := fork(path, spec.Command, attr)
 	if err != nil {
 		return 0, explain(err, path, spec.Command, env)
 	}
@@ -102,7 +103,24 @@ func forkInto(group *cgroup.Group, path string, argv []string, attr *syscall.Pro
 	grouped, sys := *attr, *attr.Sys
 	sys.UseCgroupFD, sys.CgroupFD = true, int(dir.Fd())
 	grouped.Sys = &sys
-	return syscall.ForkExec(path, argv, &grouped)
+	return fork(path, argv, &grouped)
+}
+
+// fork forks and executes with the agents' limit on processes, which is below this process's own: an agent that forks until
+// it can't leaves the threads that this runner and the daemon may need, without which the Go runtime aborts.
+func fork(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	own, agents, err := rlimit.Agents()
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &agents); err != nil {
+		return 0, os.NewSyscallError("setrlimit", err)
+	}
+	pid, err := syscall.ForkExec(path, argv, attr)
+	if rerr := unix.Setrlimit(unix.RLIMIT_NPROC, &own); rerr != nil && err != nil {
+		err = errors.Join(err, rerr)
+	}
+	return pid, err
 }
 
 func checkWorkdir(dir string) error {

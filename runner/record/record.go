@@ -126,6 +126,7 @@ type Exit struct {
 	Signal  int    `json:"signal,omitempty"` // number of the signal that ended it
 	Core    bool   `json:"core,omitempty"`
 	Error   string `json:"error,omitempty"` // of a spawn error
+	Again   bool   `json:"again,omitempty"` // of a spawn error: the host lacked something, and nothing ran; to be started again
 
 	StartedAt time.Time `json:"started_at"`
 	EndedAt   time.Time `json:"ended_at"`
