@@ -45,6 +45,10 @@ ROUNDS ?= 100
 torture: tools-test ## Random operations against the real binaries, ROUNDS=100 runs of them
 	go test -count=1 -v -timeout 0 -run 'TestModel$$' ./e2e -rapid.checks=$(ROUNDS)
 
+.PHONY: flood
+flood: tools-test ## An agent that writes 1 GiB as fast as it can
+	go test -count=1 -v -timeout 10m -run 'TestLogFlood$$' ./e2e -flood=1024
+
 .PHONY: bench
 bench: tools-demo build ## Measure starts per second, latency and memory, as ratios to bare tmux
 	go run ./bench
