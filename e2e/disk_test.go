@@ -60,9 +60,7 @@ func TestFullDisk(t *testing.T) {
 		})
 	}
 	held(true)
-	if code, a := h.Get("/health"); code != http.StatusServiceUnavailable || a["healthy"] != false {
-		t.Errorf("health: %d %v", code, a)
-	}
+	awaitFault(t, h, "disk", "MiB free, the floor is", "free room on the file system of "+h.State)
 	if code, a := h.Post("/dispatches", `{"bead_id":"no-room","command":["true"]}`); code != http.StatusInsufficientStorage || a["reason"] != "disk_full" {
 		t.Errorf("submit: %d %v", code, a)
 	}
@@ -95,9 +93,7 @@ func TestFullDisk(t *testing.T) {
 	d.Kill()
 	h.Start()
 	gone()
-	if code, _ := h.Get("/health"); code != http.StatusServiceUnavailable {
-		t.Errorf("health: %d", code)
-	}
+	awaitFault(t, h, "disk", "free room")
 
 	free()
 	held(false)
@@ -107,7 +103,7 @@ func TestFullDisk(t *testing.T) {
 		return h.SQL("SELECT group_concat(status || ':' || COALESCE(exit_code, '')) FROM (SELECT * FROM dispatches ORDER BY id)") ==
 			"failed:7,cancelled:143"
 	})
-	testenv.Eventually(t, "health", func() bool { code, _ := h.Get("/health"); return code == http.StatusOK })
+	awaitHealth(t, h)
 	if _, a := h.Get("/scheduler/status"); a["state"] != "paused" || a["paused_by"] != "ann" {
 		t.Errorf("%v", a)
 	}

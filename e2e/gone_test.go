@@ -118,10 +118,8 @@ func TestNoTmux(t *testing.T) {
 	h.Extra = []string{"CORTEX_TMUX__BINARY=" + h.Home + "/tmux"}
 	d := h.Start()
 	id := h.Submit("b", "true")
-	testenv.Eventually(t, "the trouble in /health", func() bool {
-		code, a := h.Get("/health")
-		return code == http.StatusServiceUnavailable && a["healthy"] == false
-	})
+	awaitFault(t, h, "tmux", h.Home+"/tmux", "tmux.binary")
+	awaitFault(t, h, "starts", "a start failed", h.Home+"/tmux", "tmux.binary")
 	if s := h.Status(id); s != "pending" && s != "running" {
 		t.Errorf("it is %s", s)
 	}
@@ -129,9 +127,29 @@ func TestNoTmux(t *testing.T) {
 	h.Extra = nil
 	h.Start()
 	h.WaitStatus(id, "completed")
+	awaitHealth(t, h)
 	if got := h.SQL("SELECT retries FROM dispatches"); got != "0" {
 		t.Errorf("%s retries", got)
 	}
+}
+
+// A runner that can't be executed loses no dispatch, and all goes on when it can.
+func TestNoRunner(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	binary := filepath.Join(h.Home, "cortex-runner")
+	h.Run("cp", filepath.Join(h.Bin, "cortex-runner"), binary)
+	h.Extra = []string{"CORTEX_RUNNER__BINARY=" + binary}
+	h.Start()
+	h.Run("chmod", "-x", binary)
+	id := h.Submit("b", "true")
+	awaitFault(t, h, "starts", "can "+binary+" be executed?", "runner.binary")
+	if s := h.Status(id); s != "pending" && s != "running" {
+		t.Errorf("it is %s", s)
+	}
+	h.Run("chmod", "+x", binary)
+	h.WaitStatus(id, "completed")
+	awaitHealth(t, h)
 }
 
 // A daemon that is killed with starts on their way alarms nobody: they are given back, and start again.

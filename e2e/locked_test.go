@@ -93,9 +93,7 @@ func TestLockedDatabase(t *testing.T) {
 		if holds := fmt.Sprint(a["holds"]); a["reason"] != "locked" || !strings.Contains(holds, "kind:db") || !strings.Contains(holds, "sqlite3") {
 			t.Errorf("%v", a)
 		}
-		if code, a := h.Get("/health"); code != http.StatusServiceUnavailable || !strings.Contains(fmt.Sprint(a["checks"]), "sqlite3") {
-			t.Errorf("health %d %v", code, a)
-		}
+		awaitFault(t, h, "database", "lock", "sqlite3", "end it or wait for it")
 	}
 	testenv.Eventually(t, "its end", func() bool { return h.Status(ends) == "failed" })
 	if x := h.Field(ends, "exit_code"); x != "7" {
@@ -130,7 +128,7 @@ func TestLockedDatabase(t *testing.T) {
 		got = h.SQL("SELECT group_concat(status || ':' || COALESCE(exit_code, '')) FROM (SELECT * FROM dispatches ORDER BY id)")
 		return got == "failed:7,cancelled:143,running:,pending:,cancelled:"
 	})
-	testenv.Eventually(t, "health", func() bool { code, _ := h.Get("/health"); return code == http.StatusOK })
+	awaitHealth(t, h)
 	_, a := h.Get("/scheduler/status")
 	if a["state"] != "paused" || a["paused_by"] != "ann" || strings.Contains(fmt.Sprint(a["holds"]), "kind:db") {
 		t.Errorf("%v", a)

@@ -124,10 +124,7 @@ func TestTmuxServerHangs(t *testing.T) {
 	}
 	testenv.Eventually(t, "the agent to be gone", func() bool { return !agent.Alive() })
 	late := h.Submit("late", "true")
-	testenv.Eventually(t, "the trouble in /health", func() bool {
-		code, a := h.Get("/health")
-		return code == 503 && strings.Contains(fmt.Sprint(a["checks"]), "kill -CONT")
-	})
+	awaitFault(t, h, "tmux", fmt.Sprint("server ", server, " has not answered for"), "kill -CONT")
 	if code, a := h.Post("/scheduler/pause", ""); code != 200 { // and the server is still stopped
 		t.Errorf("pause: %d %v", code, a)
 	}
@@ -138,7 +135,7 @@ func TestTmuxServerHangs(t *testing.T) {
 	}
 	h.WaitStatus(cancelled, "cancelled")
 	h.WaitStatus(late, "pending")
-	testenv.Eventually(t, "health", func() bool { code, _ := h.Get("/health"); return code == 200 })
+	awaitHealth(t, h)
 	h.Post("/scheduler/resume", "")
 	h.WaitStatus(late, "completed")
 	if n := h.SQL("SELECT count(*) FROM dispatches WHERE retries > 0"); n != "0" {
