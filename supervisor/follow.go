@@ -116,8 +116,8 @@ func (f *follower) run(begin func(*follower) bool) {
 	}
 	if why := f.again(); why != "" {
 		f.log.Error("a start failed", "err", why)
-		f.giveBack(why)
 		f.sup.tellFailed(errors.New(why))
+		f.giveBack(why)
 		return
 	}
 	f.conclude()
@@ -125,7 +125,7 @@ func (f *follower) run(begin func(*follower) bool) {
 
 // again is why a runner has started nothing, where that was for want of something that the host may have again; else "".
 func (f *follower) again() string {
-	facts, err := f.look()
+	facts, err := f.mustLook()
 	if err != nil || facts.Exit == nil || !facts.Exit.Again {
 		return ""
 	}
