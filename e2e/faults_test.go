@@ -5,10 +5,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"cortex/internal/testenv"
+	"cortex/proc"
 )
 
 // faulty makes a host whose daemon takes an action at a fault point (internal/fault), until whole is called.
@@ -172,7 +175,7 @@ func TestDeathBeforeVerdict(t *testing.T) {
 	d := h.Start()
 	id := h.Submit("b", "sleep", "100000")
 	agent := h.WaitRunning(id)
-	killRunner(h, agent.PID)
+	killRunner(t, agent)
 	dead(t, d)
 	whole(h)
 	h.Start()
@@ -182,9 +185,21 @@ func TestDeathBeforeVerdict(t *testing.T) {
 	}
 }
 
-// killRunner kills the runner of an agent.
-func killRunner(h *testenv.Host, agent int) {
-	h.Run("sh", "-c", fmt.Sprintf("kill -9 $(ps -o ppid= -p %d)", agent))
+// killRunner kills the runner of a live agent.
+func killRunner(t *testing.T, agent proc.Ident) {
+	t.Helper()
+	all, err := proc.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := slices.IndexFunc(all, func(s proc.Stat) bool { return s.Ident == agent })
+	runner := slices.IndexFunc(all, func(s proc.Stat) bool { return parent >= 0 && s.PID == all[parent].PPID })
+	if runner < 0 {
+		t.Fatalf("no runner of agent %d", agent.PID)
+	}
+	if err := all[runner].Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // submitFaulty submits a command whose runner takes an action at a fault point.

@@ -63,11 +63,15 @@ func endEscapees(t *testing.T, h *testenv.Host, end func(t *testing.T, id string
 			id := h.Submit(name, "sh", "-c", script, "x", pids)
 			want := map[string]int{"many": 200, "hops": 20}[name]
 			testenv.Eventually(t, "the escapee to be out", func() bool { return len(readPids(pids)) >= max(want, 1) })
+			var out []proc.Ident
+			if name != "hops" { // which are gone as soon as they are told
+				out = identities(t, readPids(pids))
+			}
 			end(t, id, h.WaitRunning(id))
-			for _, pid := range readPids(pids) {
-				if alive(pid) {
-					t.Errorf("%d lives", pid)
-					syscall.Kill(pid, syscall.SIGKILL)
+			for _, p := range out {
+				if p.Alive() {
+					t.Errorf("%d lives", p.PID)
+					p.Signal(syscall.SIGKILL)
 				}
 			}
 			for _, p := range h.Processes() {
@@ -83,6 +87,19 @@ func endEscapees(t *testing.T, h *testenv.Host, end func(t *testing.T, id string
 	if !alive(bystander.Process.Pid) {
 		t.Error("the bystander was killed")
 	}
+}
+
+// identities are the processes that have these pids now: a moment later a pid may be another's.
+func identities(t *testing.T, pids []int) []proc.Ident {
+	var all []proc.Ident
+	for _, pid := range pids {
+		id, err := proc.Of(pid)
+		if err != nil {
+			t.Errorf("process %d: %v", pid, err)
+		}
+		all = append(all, id)
+	}
+	return all
 }
 
 func readPids(file string) []int {
@@ -176,7 +193,7 @@ func TestRunnerKilled(t *testing.T) {
 			h := testenv.New(t)
 			groups := prepare(h)
 			endEscapees(t, h, func(t *testing.T, id string, agent proc.Ident) {
-				killRunner(h, agent.PID)
+				killRunner(t, agent)
 				h.WaitStatus(id, "failed")
 				if got := h.Field(id, "failure_category"); got != "lost" || agent.Alive() {
 					t.Errorf("category %q, agent alive %v", got, agent.Alive())

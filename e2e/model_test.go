@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"cortex/internal/testenv"
+	"cortex/proc"
 )
 
 // job is one dispatch of the model: what it does, and what has been done to it.
@@ -156,9 +157,17 @@ func (m *model) killRunner() {
 	if j == nil {
 		return
 	}
-	pid := m.h.Field(j.id, "pid")
 	j.harmed["runner"] = true
-	m.h.Try("sh", "-c", `p=$(ps -o ppid= -p `+pid+`); ps -o comm= -p $p | grep -q cortex-runner && kill -9 $p`)
+	all, err := proc.All()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	call := fmt.Sprintf("%s/runs %s ", m.h.State, j.id) // its runner's arguments
+	for _, s := range all {
+		if s.Comm == "cortex-runner" && strings.Contains(proc.Cmdline(s.PID), call) {
+			s.Signal(syscall.SIGKILL) // it may have ended by now
+		}
+	}
 }
 
 func (m *model) killSession() {

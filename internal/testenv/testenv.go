@@ -302,8 +302,16 @@ func (h *Host) WaitRunning(id string) proc.Ident {
 // Processes are the live processes of the host, found by its path in their environment or command line: the tests' commands
 // that shed their environment carry it as an argument.
 func (h *Host) Processes() []string {
+	var all []string
+	for _, p := range h.processes() {
+		all = append(all, fmt.Sprintf("%d %s %q", p.PID, p.Comm, proc.Cmdline(p.PID)))
+	}
+	return all
+}
+
+func (h *Host) processes() []proc.Stat {
 	for range 50 { // what hops from process to process may be gone before it is asked
-		found, missed := h.processes()
+		found, missed := h.look()
 		if len(found) > 0 || !missed {
 			return found
 		}
@@ -311,8 +319,8 @@ func (h *Host) Processes() []string {
 	return nil
 }
 
-// processes asks the youngest first; missed: one had gone by then.
-func (h *Host) processes() (found []string, missed bool) {
+// look asks the youngest first; missed: one had gone by then.
+func (h *Host) look() (found []proc.Stat, missed bool) {
 	all, err := proc.All()
 	if err != nil {
 		h.t.Fatal(err)
@@ -326,7 +334,7 @@ func (h *Host) processes() (found []string, missed bool) {
 		for _, name := range []string{"environ", "cmdline"} {
 			data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.PID, name))
 			if err == nil && bytes.Contains(data, mark) {
-				found = append(found, fmt.Sprintf("%d %s %q", p.PID, p.Comm, proc.Cmdline(p.PID)))
+				found = append(found, p)
 				break
 			}
 			missed = missed || !p.Alive()
@@ -340,16 +348,15 @@ func (h *Host) noneLeft() {
 	deadline := time.Now().Add(10 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	left := h.Processes()
+	left := h.processes()
 	for len(left) > 0 && time.Now().Before(deadline) {
 		<-tick.C
-		left = h.Processes()
+		left = h.processes()
 	}
 	for _, p := range left {
-		h.t.Errorf("left running: %s", p)
-		var pid int
-		if _, err := fmt.Sscan(p, &pid); err == nil && pid > 1 {
-			syscall.Kill(pid, syscall.SIGKILL)
+		h.t.Errorf("left running: %d %s %q", p.PID, p.Comm, proc.Cmdline(p.PID))
+		if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, proc.ErrGone) {
+			h.t.Error(err)
 		}
 	}
 }
