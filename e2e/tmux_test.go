@@ -200,9 +200,10 @@ func TestTmuxReplaced(t *testing.T) {
 
 	d.Kill()
 	d = h.Start()
-	if _, a := h.Get("/status"); a["running_count"] != 3.0 {
-		t.Errorf("%v", a)
-	}
+	testenv.Eventually(t, "three to run, and the other's end to be taken in", func() bool {
+		_, a := h.Get("/status")
+		return a["running_count"] == 3.0
+	})
 	h.Run("touch", gate)
 	h.WaitStatus(ends, "failed")
 	if code, a := h.Post("/dispatches/"+cancelled+"/cancel?wait=30s", ""); code != 200 || agent.Alive() {
