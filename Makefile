@@ -27,7 +27,7 @@ compare: tools-compare ## The same by another program, PEER=supervisor or PEER=t
 
 .PHONY: test
 test: tools-test lint ## Run all tests and checks
-	go test -race -count=1 -timeout 10m ./...
+	go test -race -count=1 -timeout 15m -parallel 4 ./...
 
 .PHONY: lint
 lint: tools-test ## Check format, code, scripts and modules
