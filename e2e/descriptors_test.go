@@ -152,10 +152,10 @@ func TestAdoptionWithFewDescriptors(t *testing.T) {
 		h.WaitRunning(id)
 	}
 	d.Kill()
-	h.Limits = []string{"prlimit", "--nofile=44:44"}
+	h.Limits = []string{"prlimit", "--nofile=48:48"}
 	h.Start()
 	awaitFault(t, h, "dispatches", "can't be reached: too many open files")
-	awaitFault(t, h, "descriptors", "of 44 descriptors are in use", "LimitNOFILE")
+	awaitFault(t, h, "descriptors", "of 48 descriptors are in use", "LimitNOFILE")
 	waits := h.Submit("waits", "true")
 	for _, id := range ids[:many/2] {
 		if code, a := h.Post("/dispatches/"+id+"/cancel", `{"grace":"0s"}`); code != http.StatusOK {

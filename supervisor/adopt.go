@@ -322,13 +322,11 @@ func (f *follower) adopt() bool {
 		f.view = cortex.StageCancelling
 	}
 	f.mu.Unlock()
+	if ordered {
+		f.wake()
+	}
 	switch {
-	case facts.Exit != nil || facts.Verdict != nil:
-		return true
-	case facts.Damaged[record.ClaimFile] != nil:
-		if ordered {
-			f.wake()
-		}
+	case facts.Exit != nil || facts.Verdict != nil || facts.Damaged[record.ClaimFile] != nil:
 		return true
 	case facts.Claim == nil && f.d.PID != nil:
 		// It had a process, so that its claim was removed: it can't be given back.
@@ -342,9 +340,6 @@ func (f *follower) adopt() bool {
 	f.setClaim(facts.Claim)
 	if facts.Started != nil {
 		f.settle()
-	}
-	if ordered {
-		f.wake()
 	}
 	return true
 }
