@@ -76,9 +76,7 @@ func TestRecentAfterARestart(t *testing.T) {
 	recent(0)
 	d.Stop()
 	d = h.Start()
-	testenv.Eventually(t, "the daemon to have taken everything in", func() bool {
-		return h.SQL("SELECT count(*) FROM events WHERE event_type = 'daemon_started'") == "3"
-	})
+	tookIn(t, h, d)
 	recent(0)
 	d.Stop()
 }
