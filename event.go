@@ -40,6 +40,7 @@ const (
 	EventTmuxUnavailable    EventType = "tmux_unavailable"      // no session can be opened
 	EventDatabaseLocked     EventType = "database_locked"       // writes wait for another process
 	EventDatabaseUnlocked   EventType = "database_unlocked"     // and go on
+	EventDatabaseHung       EventType = "database_hung"         // a write of our own did not come back for long
 	EventDatabaseReplaced   EventType = "database_replaced"     // the main file changed under a left WAL, or is an older copy
 	EventCheckpointBlocked  EventType = "checkpoint_blocked"    // a reader kept the pause's checkpoint from finishing
 	EventDiskLow            EventType = "disk_low"              // below the floor: nothing starts

@@ -61,11 +61,13 @@ const (
 	idleTime     = 2 * time.Minute  // of a kept connection
 	sendTime     = 30 * time.Second // for a reader to take one piece of an answer
 	shutdownTime = 5 * time.Second  // for requests in flight, once the server stops
+	cutTime      = 2 * time.Second  // for their handlers, once their connections are cut
 )
 
 // Serve answers on the listeners, which it closes, until ctx ends or one of them fails. Then nothing more is accepted,
 // long polls are answered with what is so far, and what is in flight has shutdownTime before its connection is cut. It
-// returns when no handler runs any more; nil where ctx ended.
+// returns when no handler runs any more, but for one that does not heed that it is cut within cutTime: it hangs in a system
+// call, since its file system doesn't answer. It returns nil where ctx ended.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -121,8 +123,23 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 			failed = err
 		}
 	}
-	handlers.Wait()
+	s.awaitHandlers(&handlers)
 	return failed
+}
+
+func (s *Server) awaitHandlers(handlers *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() {
+		handlers.Wait()
+		close(done)
+	}()
+	patience := time.NewTimer(cutTime)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-patience.C:
+		s.log.Error("a request hangs, and is left to itself", "hint", "The file system of the home does not answer (dmesg, df).")
+	}
 }
 
 // waiting is the context of a long poll: it ends with the request, after limit, and when the server stops.

@@ -40,16 +40,7 @@ func growth(ctx context.Context, pid, n int, add func() error) (float64, error) 
 	return max(after.private-before.private, float64(os.Getpagesize()>>10)) / float64(n), err
 }
 
-func settle(ctx context.Context) error {
-	t := time.NewTimer(settling)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func settle(ctx context.Context) error { return pass(ctx, settling) }
 
 func medianMemory(pids []int) (pages, error) {
 	var pss, private []float64

@@ -146,7 +146,7 @@ func TestNothingStartsAfterAnAnsweredPause(t *testing.T) {
 		t.Errorf("%d starts of %d dispatches", got, n)
 	}
 	if got := h.SQL("SELECT count(*) FROM dispatches WHERE status='completed'"); got != fmt.Sprint(n) {
-		t.Errorf("%s of %d completed", got, n)
+		t.Errorf("%s of %d completed, the others: %s", got, n, h.SQL("SELECT id, status, failure_category, failure_summary, exit_code, attempts, dispatched_at, completed_at FROM dispatches WHERE status<>'completed'"))
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 // markBits are those of a pid in a mark: PID_MAX_LIMIT is 2^22 (linux/threads.h).
 const markBits = 22
 
-// mark is never RLIM_INFINITY, and above 0 for 500 years of uptime.
+// mark is never RLIM_INFINITY, and above 0 for 300 years of uptime.
 func (i Ident) mark() uint64 { return 1<<62 - (i.Start<<markBits | uint64(i.PID)) }
 
 // MarkSelf gives this process its mark, which it hands down from now on. EPERM where an administrator has set the limit

@@ -40,7 +40,7 @@ func (f Facts) Begun() bool {
 }
 
 // Unknown is an error where it can't be told whether the attempt lives, or how it ended: a newer cortex has written that, or
-// it can't be read at the moment (no free descriptor). What is torn will never be readable, and is no such error.
+// it can't be read at the moment (an error of the file system). What is torn will never be readable, and is no such error.
 func (f Facts) Unknown() error {
 	if f.Exit != nil || f.Verdict != nil {
 		return nil

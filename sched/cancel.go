@@ -165,11 +165,8 @@ func (s *Scheduler) Get(ctx context.Context, id int64) (cortex.Dispatch, error) 
 	return view.Of(d), err
 }
 
-// recordPatience is how long somebody who waits for an end is kept until the database says it, too: they read it there next.
-const recordPatience = time.Second
-
 // WaitEnded returns nil when the dispatch has ended and nothing of it is left, or ctx's error. The row says so, too, unless the
-// database takes more than recordPatience for it.
+// database takes more than supervisor.RecordPatience for it.
 func (s *Scheduler) WaitEnded(ctx context.Context, id int64) error {
 	for {
 		changed := s.store.Changed()
@@ -198,7 +195,7 @@ func (s *Scheduler) WaitEnded(ctx context.Context, id int64) error {
 }
 
 func (s *Scheduler) waitRecorded(ctx context.Context, id int64) {
-	ctx, cancel := context.WithTimeout(ctx, recordPatience)
+	ctx, cancel := context.WithTimeout(ctx, supervisor.RecordPatience)
 	defer cancel()
 	for {
 		changed := s.store.Changed()

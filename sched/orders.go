@@ -18,7 +18,7 @@ type Status struct {
 	ResumeAt   *time.Time // when the pause ends by itself
 	Holds      []cortex.Hold
 	Counts     map[cortex.Status]int
-	Running    int // what lives
+	Running    int // what lives, and what ended so lately that its commit may be under way (supervisor.RecordPatience)
 	Pending    int // what waits, retries included
 	Unrecorded int // ends that are on disk and not yet in the database
 

@@ -30,7 +30,7 @@ func (s *Scheduler) Status() Status {
 	live := s.sup.Live()
 	st.Running, st.Unrecorded = live.Running, live.Unrecorded
 	st.Pending = max(waiting, s.store.Waiting()) + live.GivenBack
-	st.Counts = s.counts(st.Running)
+	st.Counts = s.counts(live)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,13 +46,16 @@ func (s *Scheduler) Status() Status {
 	return st
 }
 
-// counts are the rows by status, with what lives as the running ones: an end that is not in the database yet does not live.
-func (s *Scheduler) counts(live int) map[cortex.Status]int {
+// counts are the rows by status, with what lives as the running ones: an end that the database can't take does not live.
+func (s *Scheduler) counts(live supervisor.Live) map[cortex.Status]int {
 	counts := s.store.Counts()
-	counts[cortex.Running] = live
-	for _, status := range s.View().Unwritten() {
-		counts[status]++
+	counts[cortex.Running] = live.Running
+	for status, n := range live.Ended {
+		counts[status] += n
 	}
+	withdrawn := len(s.store.CancelledInJournal())
+	counts[cortex.Pending] = max(counts[cortex.Pending]-withdrawn, 0)
+	counts[cortex.Cancelled] += withdrawn
 	return counts
 }
 

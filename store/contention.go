@@ -22,14 +22,20 @@ type contention struct {
 	deadWith error     // guarded by mu
 }
 
-// begin notes that the write loop goes to the database, end that it has come back.
-func (c *contention) begin() { c.setBusy(time.Now()) }
-func (c *contention) end()   { c.setBusy(time.Time{}) }
-
-func (c *contention) setBusy(since time.Time) {
+// begin notes that the write loop goes to the database.
+func (c *contention) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.busy = since
+	c.busy = time.Now()
+}
+
+// end notes that it has come back, and returns when it had gone.
+func (c *contention) end() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	since := c.busy
+	c.busy = time.Time{}
+	return since
 }
 
 // hung returns since when the write loop has been in the database, when that is longer than patience: the lock is waited for
@@ -121,6 +127,23 @@ func (c *contention) long() (time.Time, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.began, true
+}
+
+// hangTold is from when on a write that hung is an event: a slow disk's are shorter.
+const hangTold = 5 * time.Second
+
+// cameBack tells that the write loop was in the database for long.
+func (s *Store) cameBack() {
+	since := s.contention.end()
+	took := time.Since(since).Round(time.Second / 10)
+	if took < hangTold {
+		return
+	}
+	s.log.Warn("a write to the database hung", "for", took)
+	s.post("event", func(t *tx) error {
+		return t.event(cortex.Event{Type: cortex.EventDatabaseHung, Severity: cortex.Warning, CreatedAt: &since,
+			Message: fmt.Sprintf("A write to the database hung for %v: the file system of %s did not answer", took, s.home)})
+	})
 }
 
 // reportLock writes the two events of a locked time that was long, once it is over.

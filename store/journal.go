@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cortex"
+	"cortex/internal/fault"
 	"cortex/runner/record"
 )
 
@@ -63,16 +64,19 @@ type entry struct {
 
 // journal is the open file.
 type journal struct {
-	path string
-	log  *slog.Logger
-
-	mu      sync.Mutex
-	f       *os.File        // nil where the file could not be made; guarded by mu
-	broken  error           // why it can't be used; guarded by mu
-	end     int64           // where the next entry goes; guarded by mu
-	seq     uint64          // of the last entry; guarded by mu
-	left    map[string]bool // keys of entries that are not applied yet; guarded by mu
+	path    string
+	log     *slog.Logger
 	atStart []entry
+
+	writing sync.Mutex // held while the file is written, which may hang
+	f       *os.File   // nil where the file could not be made; guarded by writing
+	seq     uint64     // of the last entry; guarded by writing
+
+	mu     sync.Mutex
+	since  time.Time       // when the write that goes on began, else zero; guarded by mu, as are the next three
+	broken error           // why it can't be used
+	end    int64           // where the next entry goes; changed with writing held
+	left   map[string]bool // keys of entries that are not applied yet
 }
 
 // openJournal opens the file, making it where it is not there. That it can't be made is no error: orders then depend on the
@@ -106,7 +110,7 @@ func openJournal(home string, log *slog.Logger) (*journal, error) {
 	return j, nil
 }
 
-// ready opens the file, or makes it. The caller holds mu or is alone.
+// ready opens the file, or makes it. The caller holds writing or is alone.
 func (j *journal) ready() error {
 	if j.f != nil {
 		return nil
@@ -116,7 +120,7 @@ func (j *journal) ready() error {
 		if err := replaceFile(j.path, append([]byte(journalMagic), make([]byte, journalSize-len(journalMagic))...)); err != nil {
 			return err
 		}
-		j.end = int64(len(journalMagic))
+		j.setEnd(int64(len(journalMagic)))
 		f, err = os.OpenFile(j.path, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	}
 	if err != nil {
@@ -174,62 +178,112 @@ var (
 
 // append makes e durable and returns it with its key.
 func (j *journal) append(e entry) (entry, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.broken = j.ready(); j.broken != nil {
-		return e, j.broken
-	}
+	j.writing.Lock()
+	defer j.writing.Unlock()
 	e.Key, e.Seq = rand.Text(), j.seq+1
 	data, err := encodeEntry(e)
 	if err != nil {
 		return e, err
 	}
-	if j.end+int64(len(data)) > journalSize {
+	full := false
+	err = j.busy(func() error {
+		if err := j.ready(); err != nil {
+			return err
+		}
+		if full = j.end+int64(len(data)) > journalSize; full {
+			return nil
+		}
+		return j.write(data, j.end)
+	})
+	switch {
+	case err != nil:
+		return e, fmt.Errorf("write the stop journal: %w", err)
+	case full:
 		return e, errJournalFull
 	}
-	if _, err = j.f.WriteAt(data, j.end); err == nil {
-		err = unix.Fdatasync(int(j.f.Fd()))
-	}
-	if j.broken = err; err != nil {
-		return e, fmt.Errorf("write the stop journal: %w", err)
-	}
-	j.end += int64(len(data))
 	j.seq = e.Seq
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.end += int64(len(data))
 	j.left[e.Key] = true
 	return e, nil
 }
 
 // reset notes that orders are in the database, and empties the file when all are.
 func (j *journal) reset(applied map[string]bool) error {
+	j.writing.Lock()
+	defer j.writing.Unlock()
+	if j.forget(applied) > 0 || j.f == nil {
+		return nil
+	}
+	first := int64(len(journalMagic))
+	err := j.busy(func() error { return j.write(make([]byte, j.end-first), first) })
+	if err == nil {
+		j.setEnd(first)
+	}
+	return err
+}
+
+// forget drops the keys of entries that are applied, and returns how many are left.
+func (j *journal) forget(applied map[string]bool) int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for key := range applied {
 		delete(j.left, key)
 	}
-	if len(j.left) > 0 || j.f == nil {
-		return nil
-	}
-	first := int64(len(journalMagic))
-	_, err := j.f.WriteAt(make([]byte, j.end-first), first)
-	if err == nil {
-		err = unix.Fdatasync(int(j.f.Fd()))
-	}
-	if j.broken = err; err == nil {
-		j.end = first
-	}
+	return len(j.left)
+}
+
+func (j *journal) setEnd(end int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.end = end
+}
+
+// busy runs write, and notes since when and with what outcome.
+func (j *journal) busy(write func() error) error {
+	j.mu.Lock()
+	j.since = time.Now()
+	j.mu.Unlock()
+	err := write()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.since, j.broken = time.Time{}, err
 	return err
+}
+
+// write writes durably. With writing held.
+func (j *journal) write(data []byte, at int64) error {
+	fault.Point("journal.write")
+	if _, err := j.f.WriteAt(data, at); err != nil {
+		return err
+	}
+	return unix.Fdatasync(int(j.f.Fd()))
 }
 
 // found is what was in the file when it was opened.
 func (j *journal) found() []entry { return slices.Clone(j.atStart) }
 
+// close waits for a write that goes on, but not for one that hangs: the file is closed then with the process.
 func (j *journal) close() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.f == nil {
-		return nil
+	closed := make(chan error, 1)
+	go func() {
+		j.writing.Lock()
+		defer j.writing.Unlock()
+		if j.f == nil {
+			closed <- nil
+			return
+		}
+		closed <- j.f.Close()
+	}()
+	patience := time.NewTimer(commitPatience)
+	defer patience.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-patience.C:
+		return fmt.Errorf("close the stop journal: %w", ErrHung)
 	}
-	return j.f.Close()
 }
 
 func (j *journal) check() cortex.Check {
@@ -237,6 +291,9 @@ func (j *journal) check() cortex.Check {
 	defer j.mu.Unlock()
 	c := cortex.Check{Name: "stop_journal", OK: true, Detail: fmt.Sprintf("%d orders wait for the database", len(j.left))}
 	switch {
+	case !j.since.IsZero() && time.Since(j.since) > lockPatience:
+		c.OK, c.Detail = false, fmt.Sprintf("a write to it has hung since %s", j.since.Format(time.TimeOnly))
+		c.Hint = fmt.Sprintf("The file system of %s does not answer (dmesg, df): what waits for its answer goes on when it does.", j.path)
 	case j.broken != nil:
 		c.OK, c.Detail = false, j.broken.Error()
 		c.Hint = fmt.Sprintf("Orders to stop fail while the database is locked. See why %s can't be written.", j.path)

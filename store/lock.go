@@ -25,7 +25,13 @@ const (
 // (fcntl_locking(2)).
 type lockProbe struct {
 	mu    sync.Mutex
-	files map[uint64]*os.File // by inode, which can't be used again while they are open; guarded by mu
+	files []probed // guarded by mu
+}
+
+// probed is an open file. While it is open no other has its inode.
+type probed struct {
+	inode uint64
+	f     *os.File
 }
 
 // ask reports whether another process has a write lock on a byte of path from first to last, and its pid. The pid is 0 or -1
@@ -55,29 +61,26 @@ func (p *lockProbe) open(path string) (*os.File, error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return nil, err
 	}
-	if f := p.files[st.Ino]; f != nil {
-		return f, nil
+	for _, known := range p.files {
+		if known.inode == st.Ino {
+			return known.f, nil
+		}
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, err // and keeps f open: see above
-	}
-	if p.files == nil {
-		p.files = map[uint64]*os.File{}
-	}
-	p.files[st.Ino] = f
-	return f, nil
+	err = unix.Fstat(int(f.Fd()), &st) // it may have been replaced since
+	p.files = append(p.files, probed{st.Ino, f})
+	return f, err
 }
 
 // close is called when SQLite has closed its descriptors.
 func (p *lockProbe) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, f := range p.files {
-		f.Close()
+	for _, known := range p.files {
+		known.f.Close()
 	}
 	p.files = nil
 }

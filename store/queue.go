@@ -148,6 +148,11 @@ func (s *Store) doLate(ctx context.Context, fn func(*tx) error, late func(error)
 	if s.queue.withdraw(r) { // the commit has failed, and it waited for the next
 		return s.gaveUp(ctx)
 	}
+	select {
+	case <-r.done: // just now
+		return r.err
+	default:
+	}
 	if late != nil {
 		go func() {
 			<-r.done

@@ -162,7 +162,7 @@ func (s *Store) step() time.Duration {
 	}
 	wait := untilPoked
 	s.contention.begin()
-	defer s.contention.end()
+	defer s.cameBack()
 	if s.outsidePoke.Swap(false) {
 		wait = s.lookOutside()
 		if s.contention.fatal() != nil {

@@ -53,7 +53,11 @@ func (f *follower) reach(l *link) (ended bool) {
 	if facts.Started != nil && !f.started {
 		f.hasProcess(l, record.State{Agent: &facts.Started.Agent, TTY: facts.Started.TTY, Session: facts.Claim.Session})
 	}
-	f.cantReach(l, fmt.Sprintf("its runner (pid %d) can't be reached", facts.Claim.Runner.PID), err)
+	who := "its runner"
+	if pid := facts.Claim.Runner.PID; pid != 0 {
+		who = fmt.Sprintf("its runner (pid %d)", pid)
+	}
+	f.cantReach(l, who+" can't be reached", err)
 	return false
 }
 

@@ -51,6 +51,7 @@ func (f *follower) start() bool {
 
 // unclaim is start for an attempt that comes too late: who ordered a pause meanwhile has his answer.
 func (f *follower) unclaim() bool {
+	f.unopened = true
 	f.giveUp(errLate)
 	return f.resolve(errLate)
 }
@@ -58,12 +59,9 @@ func (f *follower) unclaim() bool {
 // resolve finds out what became of a start that failed, by taking its claim: who has that, has the attempt.
 func (f *follower) resolve(why error) bool {
 	fault.Point("start.revoke")
-	revoked, err := runner.Revoke(f.sup.runs, f.d.ID, f.attempt, record.Claim{Reason: why.Error(), At: time.Now()})
-	for ; err != nil && !errors.Is(err, record.ErrTorn) && !errors.Is(err, record.ErrNewer); revoked, err = runner.Revoke(f.sup.runs, f.d.ID, f.attempt, record.Claim{Reason: why.Error(), At: time.Now()}) {
-		f.log.Error("can't revoke a start; trying again", "err", err)
-		if !f.wait(time.Second) {
-			return false
-		}
+	revoked, stopped := f.revoke(why)
+	if stopped {
+		return false
 	}
 	if !revoked {
 		return true // a runner has it, or had it before its agent wrote there: follow that
@@ -88,6 +86,21 @@ func (f *follower) resolve(why error) bool {
 		f.giveBack(why.Error())
 	}
 	return false
+}
+
+// revoke takes the attempt's claim, and tries until that is known; revoked is false where somebody has it. Stopped: the daemon
+// stops first.
+func (f *follower) revoke(why error) (revoked, stopped bool) {
+	for {
+		revoked, err := runner.Revoke(f.sup.runs, f.d.ID, f.attempt, record.Claim{Reason: why.Error(), At: time.Now()})
+		if err == nil || errors.Is(err, record.ErrTorn) || errors.Is(err, record.ErrNewer) {
+			return revoked, false
+		}
+		f.log.Error("can't revoke a start; trying again", "err", err)
+		if !f.wait(time.Second) {
+			return false, true
+		}
+	}
 }
 
 // paneHasChildren reports whether the process in the session that this start has opened has started something. While that

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
@@ -38,7 +37,7 @@ type Supervisor struct {
 	mu         sync.Mutex
 	connecting int                 // guarded by mu; connections to runners that are being made
 	live       map[int64]*follower // guarded by mu; what lives, and what is on its way to start
-	unrecorded map[int64]store.End // guarded by mu; ended, not yet in the database
+	unrecorded map[int64]ended     // guarded by mu; ended, not yet in the database
 	givenBack  int                 // guarded by mu; pending again, not yet in the database
 }
 
@@ -56,7 +55,7 @@ func New(o Options) *Supervisor {
 		store: o.Store, launcher: o.Launcher, tmux: o.Launcher.Tmux, runs: o.Launcher.Runs, log: o.Log,
 		ctx: ctx, cancel: cancel,
 		freed: make(chan struct{}, 1), failed: make(chan error, 1),
-		live: map[int64]*follower{}, unrecorded: map[int64]store.End{},
+		live: map[int64]*follower{}, unrecorded: map[int64]ended{},
 	}
 }
 
@@ -117,7 +116,7 @@ func (s *Supervisor) leave(f *follower, end *store.End) {
 	s.mu.Lock()
 	delete(s.live, f.d.ID)
 	if end != nil {
-		s.unrecorded[f.d.ID] = *end
+		s.unrecorded[f.d.ID] = ended{*end, time.Now()}
 	} else {
 		s.givenBack++
 	}
@@ -189,20 +188,6 @@ func (s *Supervisor) tellFailed(err error) {
 	}
 }
 
-// Live counts dispatches whose rows may say something else.
-type Live struct {
-	Running    int // those on their way to start included
-	Unrecorded int // ended in runs/, and not yet in the database
-	GivenBack  int // pending again, and not yet in the database
-}
-
-// Live never waits.
-func (s *Supervisor) Live() Live {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return Live{len(s.live), len(s.unrecorded), s.givenBack}
-}
-
 // Starting is the number of dispatches that live and have no process yet.
 func (s *Supervisor) Starting() int {
 	n := 0
@@ -236,44 +221,6 @@ func (s *Supervisor) followers() []*follower {
 	all := make([]*follower, 0, len(s.live))
 	for _, f := range s.live {
 		all = append(all, f)
-	}
-	return all
-}
-
-// View is what is known of dispatches at one moment and may not be in the database yet. Take it before the database is read:
-// what was in it, and is recorded by then, is in the rows. In the other order an end can be missed in both.
-type View struct {
-	stages map[int64]cortex.Stage // of what lives
-	ends   map[int64]store.End    // of what has ended, in runs/
-}
-
-// View never waits.
-func (s *Supervisor) View() View {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v := View{stages: make(map[int64]cortex.Stage, len(s.live)), ends: maps.Clone(s.unrecorded)}
-	for id, f := range s.live {
-		v.stages[id] = f.stage()
-	}
-	return v
-}
-
-// Of is d as it was at that moment, or as its row says where that knows more.
-func (v View) Of(d cortex.Dispatch) cortex.Dispatch {
-	if end, ok := v.ends[d.ID]; ok && !d.Status.Ended() {
-		return end.Apply(d)
-	}
-	if stage, ok := v.stages[d.ID]; ok && d.Status == cortex.Running {
-		d.Stage = stage
-	}
-	return d
-}
-
-// Ended is how the dispatches have ended whose rows may not say so.
-func (v View) Ended() map[int64]cortex.Status {
-	all := make(map[int64]cortex.Status, len(v.ends))
-	for id, end := range v.ends {
-		all[id] = end.Status
 	}
 	return all
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -87,22 +86,22 @@ func (c *cli) rebuild(ctx context.Context, configPath string, force bool) error 
 		return err
 	}
 	if c.format == "json" {
-		answer, err := json.Marshal(struct {
+		return c.json(struct {
 			Counts   tally   `json:"counts"`
 			SetAside *string `json:"set_aside"`
 		}{counts, pathOf(aside)})
-		if err != nil {
-			return err
-		}
-		return c.raw(answer)
 	}
+	return c.made("new", aside, counts, "The scheduler is paused, since holds are not in runs/: start cortex, look, then cortex resume")
+}
+
+// made tells of a database that was made, and of the one that was set aside for it; "" where there was none.
+func (c *cli) made(how, aside string, counts tally, next string) error {
 	if aside != "" {
 		fmt.Fprintf(c.out, "The old database is %s\n", aside)
 	}
-	_, err = fmt.Fprintf(c.out, "%d dispatches are in the new one: %d run, %d wait, %d completed, %d failed, %d cancelled\n"+
-		"The scheduler is paused, since holds are not in runs/: start cortex, look, then cortex resume\n",
-		counts.total(), counts[cortex.Running], counts[cortex.Pending]+counts[cortex.PendingRetry],
-		counts[cortex.Completed], counts[cortex.Failed], counts[cortex.Cancelled])
+	_, err := fmt.Fprintf(c.out, "%d dispatches are in the %s one: %d run, %d wait, %d completed, %d failed, %d cancelled\n%s\n",
+		counts.total(), how, counts[cortex.Running], counts[cortex.Pending]+counts[cortex.PendingRetry],
+		counts[cortex.Completed], counts[cortex.Failed], counts[cortex.Cancelled], next)
 	return err
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"io"
 	"net/url"
 	"os"
@@ -71,12 +70,8 @@ func (c *cli) printLog(cmd *cobra.Command, id int64, query url.Values) error {
 	if err != nil {
 		return err
 	}
-	answer, err := json.Marshal(struct {
+	return c.json(struct {
 		ID     int64  `json:"id"`
 		Output string `json:"output"`
 	}{id, string(text)})
-	if err != nil {
-		return err
-	}
-	return c.raw(answer)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -54,6 +55,15 @@ func when(t *api.Time) string {
 func (c *cli) raw(body []byte) error {
 	_, err := c.out.Write(append(bytes.TrimSpace(body), '\n'))
 	return err
+}
+
+// json prints an answer of this program's own, for -o json.
+func (c *cli) json(v any) error {
+	answer, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return c.raw(answer)
 }
 
 // table prints rows in columns; the first is the heading. Cells are printable already.

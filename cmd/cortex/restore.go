@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"cortex"
 	"cortex/store"
 )
 
@@ -48,22 +46,11 @@ func (c *cli) restore(ctx context.Context, backup string) error {
 	}
 	counts := tally(found)
 	if c.format == "json" {
-		answer, err := json.Marshal(struct {
+		return c.json(struct {
 			Restored string  `json:"restored"`
 			Counts   tally   `json:"counts"`
 			SetAside *string `json:"set_aside"`
 		}{backup, counts, pathOf(aside)})
-		if err != nil {
-			return err
-		}
-		return c.raw(answer)
 	}
-	if aside != "" {
-		fmt.Fprintf(c.out, "The old database is %s\n", aside)
-	}
-	_, err = fmt.Fprintf(c.out, "%d dispatches are in the restored one: %d run, %d wait, %d completed, %d failed, %d cancelled\n"+
-		"Start cortex: it takes in from runs/ what these do not know\n",
-		counts.total(), counts[cortex.Running], counts[cortex.Pending]+counts[cortex.PendingRetry],
-		counts[cortex.Completed], counts[cortex.Failed], counts[cortex.Cancelled])
-	return err
+	return c.made("restored", aside, counts, "Start cortex: it takes in from runs/ what these do not know")
 }

@@ -42,11 +42,7 @@ type serveOptions struct {
 
 // serve runs the daemon until SIGTERM, SIGINT or ctx's end. What runs then runs on, and the next daemon adopts it.
 func serve(ctx context.Context, o serveOptions) error {
-	cwd, err := os.Getwd()
-	if err != nil {
-		return fmt.Errorf("where am I: %w", err)
-	}
-	cfg, err := config.Load(o.configPath, os.Environ(), cwd)
+	cfg, err := loadConfig(o.configPath)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	goruntime "runtime"
 	"runtime/debug"
@@ -34,14 +33,10 @@ func (c *cli) version() *cobra.Command {
 				_, err := fmt.Fprintln(c.out, "cortex "+version)
 				return err
 			}
-			answer, err := json.Marshal(struct {
+			return c.json(struct {
 				Version string `json:"version"`
 				Go      string `json:"go"`
 			}{version, goruntime.Version()})
-			if err != nil {
-				return err
-			}
-			return c.raw(answer)
 		},
 	}
 }

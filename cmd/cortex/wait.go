@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -81,11 +80,7 @@ func (c *cli) waitFor(ctx context.Context, list []int64) error {
 		}
 	}
 	if c.format == "json" {
-		answer, err := json.Marshal(ended)
-		if err != nil {
-			return err
-		}
-		if err := c.raw(answer); err != nil {
+		if err := c.json(ended); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,82 @@
+package supervisor
+
+import (
+	"time"
+
+	"cortex"
+	"cortex/store"
+)
+
+// ended is an end that is in runs/ and not yet in the database.
+type ended struct {
+	store.End
+	at time.Time // when nothing was left of it
+}
+
+// RecordPatience is how long somebody who looks for an end is kept until the database says it, too: they read it there next.
+// Longer than a commit takes, and no time to wait for a database that is locked.
+const RecordPatience = time.Second
+
+// Live counts dispatches whose rows may say something else.
+type Live struct {
+	Running    int                   // those on their way to start included, and those that ended and are within RecordPatience
+	Unrecorded int                   // ended in runs/, and not yet in the database
+	GivenBack  int                   // pending again, and not yet in the database
+	Ended      map[cortex.Status]int // those of Unrecorded that are not in Running
+}
+
+// Live never waits.
+func (s *Supervisor) Live() Live {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := Live{len(s.live), len(s.unrecorded), s.givenBack, map[cortex.Status]int{}}
+	for _, end := range s.unrecorded {
+		if time.Since(end.at) < RecordPatience {
+			l.Running++
+		} else {
+			l.Ended[end.Status]++
+		}
+	}
+	return l
+}
+
+// View is what is known of dispatches at one moment and may not be in the database yet. Take it before the database is read:
+// what was in it, and is recorded by then, is in the rows. In the other order an end can be missed in both.
+type View struct {
+	stages map[int64]cortex.Stage // of what lives
+	ends   map[int64]store.End    // of what has ended, in runs/
+}
+
+// View never waits.
+func (s *Supervisor) View() View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := View{stages: make(map[int64]cortex.Stage, len(s.live)), ends: make(map[int64]store.End, len(s.unrecorded))}
+	for id, end := range s.unrecorded {
+		v.ends[id] = end.End
+	}
+	for id, f := range s.live {
+		v.stages[id] = f.stage()
+	}
+	return v
+}
+
+// Of is d as it was at that moment, or as its row says where that knows more.
+func (v View) Of(d cortex.Dispatch) cortex.Dispatch {
+	if end, ok := v.ends[d.ID]; ok && !d.Status.Ended() {
+		return end.Apply(d)
+	}
+	if stage, ok := v.stages[d.ID]; ok && d.Status == cortex.Running {
+		d.Stage = stage
+	}
+	return d
+}
+
+// Ended is how the dispatches have ended whose rows may not say so.
+func (v View) Ended() map[int64]cortex.Status {
+	all := make(map[int64]cortex.Status, len(v.ends))
+	for id, end := range v.ends {
+		all[id] = end.Status
+	}
+	return all
+}
