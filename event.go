@@ -49,6 +49,10 @@ const (
 
 	EventDescriptorsLow       EventType = "descriptors_low"       // few are free: nothing starts
 	EventDescriptorsRecovered EventType = "descriptors_recovered" // enough again
+	EventMemoryLow            EventType = "memory_low"            // past scheduler.min_memory: nothing starts
+	EventMemoryRecovered      EventType = "memory_recovered"
+	EventLoadHigh             EventType = "load_high" // past scheduler.max_load: nothing starts
+	EventLoadRecovered        EventType = "load_recovered"
 )
 
 // Event is one line of the audit trail, a row of the table events.

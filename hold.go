@@ -8,7 +8,7 @@ import (
 // HoldKind says what set a hold, and with it which order lifts it.
 type HoldKind string
 
-// The kinds of holds. Disk, db, tmux and descriptors are computed at the gate and never stored: a row can't be written on a
+// The kinds of holds. Disk and those below it are computed at the gate and never stored: a row can't be written on a
 // full disk or into a locked database.
 const (
 	HoldOperator HoldKind = "operator"
@@ -19,6 +19,8 @@ const (
 	HoldTmux     HoldKind = "tmux"
 
 	HoldDescriptors HoldKind = "descriptors"
+	HoldMemory      HoldKind = "memory"
+	HoldLoad        HoldKind = "load"
 )
 
 // LiftedByResume reports whether a plain resume lifts holds of this kind (contract: operator, ttl and drain).

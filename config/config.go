@@ -9,12 +9,15 @@ import "time"
 type Config struct {
 	Path string `koanf:"-"` // absolute path of the file that was read; empty where there was none
 
-	API       API       `koanf:"api"`
-	Tmux      Tmux      `koanf:"tmux"`
-	Runner    Runner    `koanf:"runner"`
-	Disk      Disk      `koanf:"disk"`
-	Log       Log       `koanf:"log"`
-	Scheduler Scheduler `koanf:"scheduler"`
+	API       API              `koanf:"api"`
+	Tmux      Tmux             `koanf:"tmux"`
+	Runner    Runner           `koanf:"runner"`
+	Disk      Disk             `koanf:"disk"`
+	Log       Log              `koanf:"log"`
+	Projects  map[string]Bound `koanf:"projects"` // by name
+	Agents    map[string]Bound `koanf:"agents"`
+	Providers map[string]Bound `koanf:"providers"`
+	Scheduler Scheduler        `koanf:"scheduler"`
 }
 
 // API is the table [api].
@@ -51,17 +54,31 @@ type Log struct {
 	Format string `koanf:"format"` // text, json
 }
 
+// Bound is a table [projects.NAME], [agents.NAME] or [providers.NAME].
+type Bound struct {
+	MaxConcurrent      int `koanf:"max_concurrent"`        // at a time; 0: no bound of its own
+	MaxStartsPerMinute int `koanf:"max_starts_per_minute"` // 0: none
+}
+
 // Scheduler is the table [scheduler].
 type Scheduler struct {
-	MaxConcurrentDispatches int `koanf:"max_concurrent_dispatches"`
+	MaxConcurrentDispatches int           `koanf:"max_concurrent_dispatches"`
+	MaxPerProject           int           `koanf:"max_per_project"` // at a time; 0: no bound, as of the next two
+	MaxPerAgent             int           `koanf:"max_per_agent"`
+	MaxPerProvider          int           `koanf:"max_per_provider"`
+	MaxStartsPerMinute      int           `koanf:"max_starts_per_minute"` // 0: no bound
+	Ageing                  time.Duration `koanf:"ageing"`                // what a step of priority is worth; 0: nothing makes up for it
+	MinMemory               int64         `koanf:"min_memory"`            // bytes available below which nothing starts; 0: no bound
+	MaxLoad                 int           `koanf:"max_load"`              // percent of the processors; 0: no bound
 }
 
 // Defaults returns the settings that hold where no file and no variable says otherwise.
 func Defaults() Config {
 	return Config{
-		API:       API{Listen: "127.0.0.1:8900", AllowedHosts: []string{}},
-		Runner:    Runner{Grace: 10 * time.Second, OutputMax: 64 << 20, Cgroup: true, Columns: 200, Rows: 50},
-		Log:       Log{Level: "info", Format: "text"},
-		Scheduler: Scheduler{MaxConcurrentDispatches: 10},
+		API:      API{Listen: "127.0.0.1:8900", AllowedHosts: []string{}},
+		Runner:   Runner{Grace: 10 * time.Second, OutputMax: 64 << 20, Cgroup: true, Columns: 200, Rows: 50},
+		Log:      Log{Level: "info", Format: "text"},
+		Projects: map[string]Bound{}, Agents: map[string]Bound{}, Providers: map[string]Bound{},
+		Scheduler: Scheduler{MaxConcurrentDispatches: 10, Ageing: 24 * time.Hour},
 	}
 }

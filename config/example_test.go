@@ -12,7 +12,10 @@ import (
 
 const exampleFile = "../cortex.example.toml"
 
-var keyLine = regexp.MustCompile(`(?m)^# ([a-z_]+) = `)
+var (
+	keyLine    = regexp.MustCompile(`(?m)^# ([a-z_]+) = `)
+	headerLine = regexp.MustCompile(`(?m)^# (\[[a-z]+\.[a-z]+\])$`)
+)
 
 func example(t *testing.T) string {
 	t.Helper()
@@ -29,8 +32,12 @@ func fields() (paths []string) {
 		if table.Tag.Get("koanf") == "-" {
 			continue
 		}
-		for f := range table.Type.Fields() {
-			paths = append(paths, table.Tag.Get("koanf")+"."+f.Tag.Get("koanf"))
+		section, between := table.Type, "."
+		if section.Kind() == reflect.Map {
+			section, between = section.Elem(), ".NAME."
+		}
+		for f := range section.Fields() {
+			paths = append(paths, table.Tag.Get("koanf")+between+f.Tag.Get("koanf"))
 		}
 	}
 	return paths
@@ -51,7 +58,15 @@ func TestEveryFieldIsAKey(t *testing.T) {
 // their tables, and the values must be the defaults.
 func TestExampleHasEveryKeyWithItsDefault(t *testing.T) {
 	t.Parallel()
-	layer, problems := readTOML("cortex.example.toml", []byte(keyLine.ReplaceAllString(example(t), "$1 = ")))
+	text := headerLine.ReplaceAllString(keyLine.ReplaceAllString(example(t), "$1 = "), "$1")
+	layer, problems := readTOML("cortex.example.toml", []byte(text))
+	for family, names := range layer.named { // each has one table there
+		for _, set := range names.(map[string]any) {
+			for key, value := range set.(map[string]any) {
+				layer.values[family+".NAME."+key] = value
+			}
+		}
+	}
 	for _, p := range problems {
 		t.Error(p)
 	}
@@ -63,7 +78,11 @@ func TestExampleHasEveryKeyWithItsDefault(t *testing.T) {
 			continue
 		}
 		table, name, _ := strings.Cut(path, ".")
-		want := byTag(t, byTag(t, defaults, table), name).Interface()
+		section := byTag(t, defaults, table)
+		if section.Kind() == reflect.Map {
+			section, name = reflect.Zero(section.Type().Elem()), strings.TrimPrefix(name, "NAME.")
+		}
+		want := byTag(t, section, name).Interface()
 		if !reflect.DeepEqual(value, want) {
 			t.Errorf("%s is %v in the example, but its default is %v", path, value, want)
 		}
@@ -117,7 +136,7 @@ func TestExampleWithALineAppended(t *testing.T) {
 func TestExampleShowsEveryTable(t *testing.T) {
 	t.Parallel()
 	var shown []string
-	for _, m := range regexp.MustCompile(`(?m)^\[(.*)\]$`).FindAllStringSubmatch(example(t), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^(?:# )?\[([a-z]+)(?:\.[a-z]+)?\]$`).FindAllStringSubmatch(example(t), -1) {
 		shown = append(shown, m[1])
 	}
 	if !slices.Equal(shown, tables) {

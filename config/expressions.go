@@ -49,13 +49,14 @@ func (d *document) header(path []string, array bool, line int) {
 	name := display(path)
 	shown := "[" + name + "]"
 	isKey := false
-	if len(path) == 2 {
+	if len(path) == 2 && !isFamily(path[0]) {
 		_, isKey = lookup(path[0], path[1])
 	}
 	if array { // each [[name]] begins a new one
 		maps.DeleteFunc(d.set, func(k string, _ int) bool { return strings.HasPrefix(k, name+".") })
 	}
-	known := len(path) == 1 && slices.Contains(tables, path[0])
+	named := len(path) == 2 && isFamily(path[0])
+	known := named || len(path) == 1 && slices.Contains(tables, path[0])
 	first, again := d.tables[name]
 	switch {
 	case isKey:
@@ -64,6 +65,8 @@ func (d *document) header(path []string, array bool, line int) {
 		d.report(line, shown, unknownTable(path))
 	case known && array:
 		d.report(line, "[["+name+"]]", "must be a single table: write "+shown)
+	case named && !again && badName(path[1]) != "":
+		d.report(line, shown, badName(path[1]))
 	case again && !array:
 		d.report(line, shown, fmt.Sprintf("this table is there twice, first in line %d: keep its keys together there", first))
 	}
@@ -74,10 +77,19 @@ func (d *document) header(path []string, array bool, line int) {
 
 // unknownTable says what may have been meant with the header of a table that there isn't.
 func unknownTable(path []string) string {
-	if t := nearestTable(path[0]); t != "" && len(path) == 1 {
+	switch t := nearestTable(path[0]); {
+	case isFamily(t) && len(path) < 3:
+		return "unknown table; did you mean [" + t + ".NAME]?"
+	case t != "" && len(path) == 1:
 		return "unknown table; did you mean [" + t + "]?"
 	}
-	return "unknown table; there are [" + strings.Join(tables, "], [") + "]"
+	shown := make([]string, len(tables))
+	for i, t := range tables {
+		if shown[i] = "[" + t + "]"; isFamily(t) {
+			shown[i] = "[" + t + ".NAME]"
+		}
+	}
+	return "unknown table; there are " + strings.Join(shown, ", ")
 }
 
 // keyValue takes in a key below the table prefix.
@@ -85,7 +97,17 @@ func (d *document) keyValue(prefix []string, n *unstable.Node, line int) {
 	path := append(slices.Clone(prefix), names(n)...)
 	v := n.Value()
 	top := len(prefix) == 0 && slices.Contains(tables, path[0])
+	named := len(path) == 2 && isFamily(path[0])
 	switch {
+	case named && v.Kind == unstable.InlineTable: // web = { … } below [projects]
+		d.inlineTable(path, v, line)
+		return
+	case named && isKeyOf(path[0], path[1]):
+		d.report(line, display(path), "belongs in the table of one name: write ["+path[0]+".NAME] and the key below")
+		return
+	case named:
+		d.report(line, display(path), fmt.Sprintf("is a table, not a value: write [%s] and its keys below", display(path)))
+		return
 	case top && len(path) == 1 && v.Kind == unstable.InlineTable: // scheduler = { … }
 		d.inlineTable(path, v, line)
 		return
@@ -104,12 +126,13 @@ func (d *document) keyValue(prefix []string, n *unstable.Node, line int) {
 
 // inlineTable takes in the keys of name = { … }.
 func (d *document) inlineTable(path []string, v *unstable.Node, line int) {
-	if first, again := d.tables[path[0]]; again {
-		d.report(line, "["+path[0]+"]",
+	name := display(path)
+	if first, again := d.tables[name]; again {
+		d.report(line, "["+name+"]",
 			fmt.Sprintf("this table is there twice, first in line %d: keep its keys together there", first))
 	} else {
-		d.tables[path[0]] = line
-		d.inline[path[0]] = true
+		d.tables[name] = line
+		d.inline[name] = true
 	}
 	for it := v.Children(); it.Next(); {
 		d.keyValue(path, it.Node(), line)
@@ -154,6 +177,10 @@ func (d *document) assign(path []string, raw any, line int) {
 	} else {
 		d.set[name] = line
 	}
+	if len(path) == 3 && isFamily(path[0]) {
+		d.assignNamed(path, raw, line)
+		return
+	}
 	if len(path) == 2 {
 		if k, ok := lookup(path[0], path[1]); ok {
 			if value, what := k.read(raw); what != "" {
@@ -168,6 +195,30 @@ func (d *document) assign(path []string, raw any, line int) {
 	d.unknown(path, raw, line)
 }
 
+// assignNamed is assign for a key of [family.name].
+func (d *document) assignNamed(path []string, raw any, line int) {
+	k, ok := lookup(path[0], path[2])
+	if !ok {
+		near := nearest(path[2], func(k key) bool { return k.table == path[0] })
+		what := "unknown key; [" + path[0] + ".NAME] has " + strings.Join(namesOf(path[0]), ", ")
+		if len(near) == 1 {
+			what = "unknown key; did you mean " + near[0].name + "?"
+		}
+		d.report(line, display(path), what)
+		return
+	}
+	if what := badName(path[1]); what != "" {
+		d.report(line, display(path), what)
+		return
+	}
+	value, what := k.read(raw)
+	if what != "" {
+		d.report(line, display(path), what)
+		return
+	}
+	d.setNamed(path[0], path[1], k.name, value)
+}
+
 // unknown says what may have been meant by a key that there isn't, and what would be wrong with its value there.
 func (d *document) unknown(path []string, raw any, line int) {
 	last := path[len(path)-1]
@@ -175,6 +226,9 @@ func (d *document) unknown(path []string, raw any, line int) {
 	if len(path) > 1 {
 		table = cmp.Or(nearestTable(path[0]), path[0])
 		_, reported = d.tables[display(path[:len(path)-1])]
+	}
+	if reported && isFamily(table) && len(path) == 3 { // [project.web]
+		return
 	}
 	if k, ok := lookup(table, last); ok && len(path) == 2 { // right below a misspelt header
 		if !reported {

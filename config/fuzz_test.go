@@ -26,7 +26,8 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		layer, problems := readTOML("f.toml", []byte(text))
-		cfg, err := merge(structs.Provider(Defaults(), "koanf"), confmap.Provider(layer.values, "."))
+		cfg, err := merge(structs.Provider(Defaults(), "koanf"), confmap.Provider(layer.values, "."),
+			confmap.Provider(layer.named, ""))
 		if err != nil {
 			t.Fatalf("values that can't be merged: %v", err)
 		}
@@ -52,9 +53,15 @@ func FuzzLoad(f *testing.F) {
 			if !ok || !slices.Contains(tables, table) {
 				t.Errorf("no problem with %q", table)
 			}
-			for name := range inner {
-				if _, ok := lookup(table, name); !ok {
-					t.Errorf("no problem with %q in [%s]", name, table)
+			named := map[string]any{"": inner}
+			if isFamily(table) {
+				named = inner
+			}
+			for _, keys := range named {
+				for name := range keys.(map[string]any) {
+					if _, ok := lookup(table, name); !ok {
+						t.Errorf("no problem with %q in [%s]", name, table)
+					}
 				}
 			}
 		}
@@ -72,7 +79,16 @@ func FuzzLoad(f *testing.F) {
 func checkLimits(t *testing.T, cfg Config) {
 	t.Helper()
 	for _, k := range keys {
-		value := byTag(t, byTag(t, reflect.ValueOf(cfg), k.table), k.name).Interface()
+		section := byTag(t, reflect.ValueOf(cfg), k.table)
+		if section.Kind() == reflect.Map {
+			for _, bound := range section.Seq2() {
+				if value := byTag(t, bound, k.name).Interface(); !k.ok(value) {
+					t.Errorf("%s is %v", k.path(), value)
+				}
+			}
+			continue
+		}
+		value := byTag(t, section, k.name).Interface()
 		entries := []any{value}
 		if list, ok := value.([]string); ok {
 			entries = nil

@@ -45,7 +45,20 @@ var keys = []key{
 	{"disk", "floor", floor, `"auto", or a size like "256MiB" from "1B" to "1PiB"`, within[int64](0, 1<<50)},
 	{"log", "level", text, `"debug", "info", "warn" or "error"`, oneOf("debug", "info", "warn", "error")},
 	{"log", "format", text, `"text" or "json"`, oneOf("text", "json")},
+	{"projects", "max_concurrent", number, "a whole number from 0 (no bound of its own) to 10000", within(0, 10000)},
+	{"projects", "max_starts_per_minute", number, "a whole number from 0 (no bound) to 10000", within(0, 10000)},
+	{"agents", "max_concurrent", number, "a whole number from 0 (no bound of its own) to 10000", within(0, 10000)},
+	{"agents", "max_starts_per_minute", number, "a whole number from 0 (no bound) to 10000", within(0, 10000)},
+	{"providers", "max_concurrent", number, "a whole number from 0 (no bound of its own) to 10000", within(0, 10000)},
+	{"providers", "max_starts_per_minute", number, "a whole number from 0 (no bound) to 10000", within(0, 10000)},
 	{"scheduler", "max_concurrent_dispatches", number, "a whole number from 1 to 10000", within(1, 10000)},
+	{"scheduler", "max_per_project", number, "a whole number from 0 (no bound) to 10000", within(0, 10000)},
+	{"scheduler", "max_per_agent", number, "a whole number from 0 (no bound) to 10000", within(0, 10000)},
+	{"scheduler", "max_per_provider", number, "a whole number from 0 (no bound) to 10000", within(0, 10000)},
+	{"scheduler", "max_starts_per_minute", number, "a whole number from 0 (no bound) to 10000", within(0, 10000)},
+	{"scheduler", "ageing", duration, `a duration like "24h", from "0s" (none) to "365d"`, within[time.Duration](0, 365*24*time.Hour)},
+	{"scheduler", "min_memory", size, `a size like "2GiB", from "0B" (no bound) to "1PiB"`, within[int64](0, 1<<50)},
+	{"scheduler", "max_load", number, "a percentage from 0 (no bound) to 10000", within(0, 10000)},
 }
 
 // tables is the name of each table, in the order of keys.
@@ -67,7 +80,13 @@ func lookup(table, name string) (key, bool) {
 	return keys[i], true
 }
 
-func (k key) path() string { return k.table + "." + k.name }
+// path is table.key, table.NAME.key in a family.
+func (k key) path() string {
+	if isFamily(k.table) {
+		return k.table + ".NAME." + k.name
+	}
+	return k.table + "." + k.name
+}
 
 // variable is the environment variable that sets k.
 func (k key) variable() string {

@@ -28,9 +28,12 @@ const (
 type layer struct {
 	values map[string]any     // by key.path()
 	at     map[string]Problem // where it stands: Source, Line and Key of a problem with it
+	named  map[string]any     // of families, then by name and key
 }
 
-func newLayer() layer { return layer{values: map[string]any{}, at: map[string]Problem{}} }
+func newLayer() layer {
+	return layer{values: map[string]any{}, at: map[string]Problem{}, named: map[string]any{}}
+}
 
 // Load reads the configuration: defaults, over them the file, over it the environment. The file is the one that flag
 // names (--config; empty if not given), else $CORTEX_CONFIG, else cortex.toml in cwd, else
@@ -48,10 +51,13 @@ func Load(flag string, environ []string, cwd string) (Config, error) {
 		}
 	}
 	vars := newLayer()
+	problems = append(problems, vars.readNamed(environ)...)
 	cfg, err := merge(
 		structs.Provider(Defaults(), "koanf"),
 		confmap.Provider(file.values, "."),
+		confmap.Provider(file.named, ""),
 		readEnviron(environ, vars, &problems),
+		confmap.Provider(vars.named, ""),
 	)
 	problems = append(problems, unmerged(err)...)
 	if path, what := cfg.conflict(); path != "" && err == nil {
@@ -196,7 +202,7 @@ func readEnviron(environ []string, l layer, problems *Problems) koanf.Provider {
 		EnvironFunc: func() []string { return ordered },
 		TransformFunc: func(name, text string) (string, any) {
 			rest := strings.TrimPrefix(name, envPrefix)
-			if !strings.Contains(rest, envDelim) {
+			if _, _, named := splitNamed(name); named || !strings.Contains(rest, envDelim) {
 				return "", nil
 			}
 			at := Problem{Source: environment, Key: name}

@@ -186,6 +186,19 @@ func TestLoadEveryKeyFromTheEnvironment(t *testing.T) {
 		"CORTEX_LOG__LEVEL=debug",
 		"CORTEX_LOG__FORMAT=json",
 		"CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES=15",
+		"CORTEX_SCHEDULER__MAX_PER_PROJECT=1",
+		"CORTEX_SCHEDULER__MAX_PER_AGENT=2",
+		"CORTEX_SCHEDULER__MAX_PER_PROVIDER=3",
+		"CORTEX_SCHEDULER__MAX_STARTS_PER_MINUTE=4",
+		"CORTEX_SCHEDULER__AGEING=1d",
+		"CORTEX_SCHEDULER__MIN_MEMORY=2GiB",
+		"CORTEX_SCHEDULER__MAX_LOAD=150",
+		"CORTEX_PROJECTS__web__MAX_CONCURRENT=2",
+		"CORTEX_PROJECTS__my.shop__MAX_STARTS_PER_MINUTE=3",
+		"CORTEX_AGENTS__claude__MAX_CONCURRENT=4",
+		"CORTEX_AGENTS__codex__MAX_CONCURRENT=5",
+		"CORTEX_AGENTS__codex__MAX_STARTS_PER_MINUTE=6",
+		"CORTEX_PROVIDERS__anthropic__MAX_CONCURRENT=7",
 		"CORTEX_DISPATCH_ID=7", // no key: one underscore
 		"OTHER__NAME=7",
 	}, t.TempDir())
@@ -214,6 +227,19 @@ func TestLoadEnvironmentWinsOverTheFile(t *testing.T) {
 	}
 }
 
+// A name that both have keeps the keys that only the file sets.
+func TestLoadEnvironmentBesideTheFile(t *testing.T) {
+	t.Parallel()
+	dir := write(t, "cortex.toml", "[projects.web]\nmax_concurrent = 1\nmax_starts_per_minute = 2\n")
+	cfg, err := Load("", []string{"CORTEX_PROJECTS__web__MAX_CONCURRENT=9"}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cfg.Projects["web"]; got != (Bound{9, 2}) {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestLoadProblemsOfTheEnvironment(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ entry, want string }{
@@ -233,6 +259,12 @@ func TestLoadProblemsOfTheEnvironment(t *testing.T) {
 			`CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES: must be a whole number from 1 to 10000, not "0x10"`},
 		{"CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES=10001",
 			"CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES: must be a whole number from 1 to 10000, not 10001"},
+		{"CORTEX_PROJECTS__MAX_CONCURRENT=1", "CORTEX_PROJECTS__MAX_CONCURRENT: write CORTEX_PROJECTS__NAME__KEY"},
+		{"CORTEX_PROJECTS____MAX_CONCURRENT=1", "CORTEX_PROJECTS____MAX_CONCURRENT: the name is empty"},
+		{"CORTEX_PROJECTS__web__COLOUR=1",
+			"CORTEX_PROJECTS__web__COLOUR: unknown key; [projects.NAME] has max_concurrent, max_starts_per_minute"},
+		{"CORTEX_PROJECTS__web__MAX_CONCURRENT=x", "CORTEX_PROJECTS__web__MAX_CONCURRENT: " +
+			`must be a whole number from 0 (no bound of its own) to 10000, not "x"`},
 		{"CORTEX_API__REQUIRE_TOKEN=yes", `CORTEX_API__REQUIRE_TOKEN: must be true or false, not "yes"`},
 		{"CORTEX_RUNNER__GRACE=10", `CORTEX_RUNNER__GRACE: must be a duration like "10s", from "0s" to "1h", not "10"`},
 		{"CORTEX_API__ALLOWED_HOSTS=a,http://b", "CORTEX_API__ALLOWED_HOSTS: must be a list of host names or addresses, " +

@@ -30,8 +30,24 @@ floor = 1_500_000_000
 "level" = "debug"
 format = """
 json"""
+[projects.web]
+max_concurrent = 2
+[projects."my.shop"]
+max_starts_per_minute = 3
+[agents]
+claude.max_concurrent = 4
+codex = {max_concurrent = 5, max_starts_per_minute = 6}
+[providers.anthropic]
+max_concurrent = 7
 [scheduler]
 max_concurrent_dispatches = 15
+max_per_project = 1
+max_per_agent = 2
+max_per_provider = 3
+max_starts_per_minute = 4
+ageing = "1d"
+min_memory = "2GiB"
+max_load = 150
 `
 
 func everyValue() Config {
@@ -42,9 +58,16 @@ func everyValue() Config {
 		Runner:    Runner{Binary: "/opt/cortex-runner", Grace: 90 * time.Second, OutputMax: 4096, Columns: 80, Rows: 24},
 		Disk:      Disk{Floor: 1_500_000_000},
 		Log:       Log{Level: "debug", Format: "json"},
-		Scheduler: Scheduler{MaxConcurrentDispatches: 15},
+		Projects:  map[string]Bound{"web": {MaxConcurrent: 2}, "my.shop": {MaxStartsPerMinute: 3}},
+		Agents:    map[string]Bound{"claude": {MaxConcurrent: 4}, "codex": {5, 6}},
+		Providers: map[string]Bound{"anthropic": {MaxConcurrent: 7}},
+		Scheduler: Scheduler{MaxConcurrentDispatches: 15, MaxPerProject: 1, MaxPerAgent: 2, MaxPerProvider: 3,
+			MaxStartsPerMinute: 4, Ageing: 24 * time.Hour, MinMemory: 2 << 30, MaxLoad: 150},
 	}
 }
+
+const schedulerKeys = "max_concurrent_dispatches, max_per_project, max_per_agent, max_per_provider, max_starts_per_minute, " +
+	"ageing, min_memory, max_load"
 
 const wantLimit = "must be a whole number from 1 to 10000, not "
 
@@ -59,6 +82,29 @@ func TestProblems(t *testing.T) {
 		{"byte order mark", "\ufeff[log]\nlevel = 'warn'", nil},
 		{"line ends of Windows", "[log]\r\nlevel = 'warn'\r\n", nil},
 		{"tables in other ways", "log = {level = 'warn', format = 'json'}\nscheduler.max_concurrent_dispatches = 3\n", nil},
+
+		// Tables with a name.
+		{"names of any kind", "[projects.'a b']\nmax_concurrent = 1\n[projects.max_concurrent]\nmax_concurrent = 1\n", nil},
+		{"an empty name", "[agents.'']\nmax_concurrent = 1\n", []string{
+			"1: [agents.\"\"]: the name is empty", "2: agents.\"\".max_concurrent: the name is empty"}},
+		{"a name with control characters", "[agents.\"a\\u001b\"]\n", []string{
+			`1: [agents."a\x1b"]: control characters are not allowed in the name`}},
+		{"misspelt key of a name", "[projects.web]\nmax_concurent = 1\n", []string{
+			"2: projects.web.max_concurent: unknown key; did you mean max_concurrent?"}},
+		{"unknown key of a name", "[projects.web]\ncolour = 1\n", []string{
+			"2: projects.web.colour: unknown key; [projects.NAME] has max_concurrent, max_starts_per_minute"}},
+		{"out of range for a name", "[projects.web]\nmax_concurrent = -1\n", []string{
+			"2: projects.web.max_concurrent: must be a whole number from 0 (no bound of its own) to 10000, not -1"}},
+		{"a name made a value", "[projects]\nweb = 2\n", []string{
+			"2: projects.web: is a table, not a value: write [projects.web] and its keys below"}},
+		{"no name", "[projects]\nmax_concurrent = 2\n", []string{
+			"2: projects.max_concurrent: belongs in the table of one name: write [projects.NAME] and the key below"}},
+		{"misspelt family", "[project.web]\nmax_concurrent = 2\n", []string{
+			"1: [project.web]: unknown table; did you mean [projects.NAME]?"}},
+		{"a name twice", "[projects.web]\n[projects.web]\n", []string{
+			"2: [projects.web]: this table is there twice, first in line 1: keep its keys together there"}},
+		{"a list of names", "[[projects.web]]\nmax_concurrent = 1\n", []string{
+			"1: [[projects.web]]: must be a single table: write [projects.web]"}},
 
 		// Names.
 		{"unknown key", "[tmux]\ncolour = 1\n", []string{"2: tmux.colour: unknown key; [tmux] has binary, socket"}},
@@ -83,26 +129,26 @@ func TestProblems(t *testing.T) {
 		{"misspelt, two would fit", "[log]\nbinry = '/x'\n", []string{
 			"2: log.binry: unknown key; did you mean binary in [tmux] or binary in [runner]?"}},
 		{"unknown table", "[colours]\nred = 1\n", []string{
-			"1: [colours]: unknown table; there are [api], [tmux], [runner], [disk], [log], [scheduler]"}},
+			"1: [colours]: unknown table; there are [api], [tmux], [runner], [disk], [log], [projects.NAME], [agents.NAME], [providers.NAME], [scheduler]"}},
 		{"unknown table with a known key", "[limits]\nmax_concurrent_dispatches = 0\n", []string{
-			"1: [limits]: unknown table; there are [api], [tmux], [runner], [disk], [log], [scheduler]",
+			"1: [limits]: unknown table; there are [api], [tmux], [runner], [disk], [log], [projects.NAME], [agents.NAME], [providers.NAME], [scheduler]",
 			"2: limits.max_concurrent_dispatches: not a key of [limits]; it belongs in [scheduler]",
 			"2: limits.max_concurrent_dispatches: " + wantLimit + "0"}},
 		{"misspelt table", "[Schedular]\nmax_concurrent_dispatches = 0\nnothing_like_it = 1\n", []string{
 			"1: [Schedular]: unknown table; did you mean [scheduler]?",
 			"2: Schedular.max_concurrent_dispatches: " + wantLimit + "0",
-			"3: Schedular.nothing_like_it: unknown key; [scheduler] has max_concurrent_dispatches"}},
+			"3: Schedular.nothing_like_it: unknown key; [scheduler] has " + schedulerKeys}},
 		{"misspelt table, dotted", "schedular.max_concurrent_dispatches = 0\n", []string{
 			"1: schedular.max_concurrent_dispatches: unknown key; did you mean scheduler.max_concurrent_dispatches?",
 			"1: schedular.max_concurrent_dispatches: " + wantLimit + "0"}},
 		{"unknown table, dotted", "colours.red = 1\n", []string{"1: colours.red: unknown key"}},
 		{"unknown table, inline", "colours = {red = 1}\n", []string{"1: colours: outside of any table"}},
 		{"table in a table", "[scheduler.limits]\nmost = 1\n", []string{
-			"1: [scheduler.limits]: unknown table; there are [api], [tmux], [runner], [disk], [log], [scheduler]"}},
+			"1: [scheduler.limits]: unknown table; there are [api], [tmux], [runner], [disk], [log], [projects.NAME], [agents.NAME], [providers.NAME], [scheduler]"}},
 		{"a key made a table", "[scheduler.max_concurrent_dispatches]\nmost = 1\n", []string{
 			"1: [scheduler.max_concurrent_dispatches]: is a key, not a table: write max_concurrent_dispatches = … below [scheduler]"}},
 		{"a key in a key", "[scheduler]\nmax_concurrent_dispatches.most = 1\n", []string{
-			"2: scheduler.max_concurrent_dispatches.most: unknown key; [scheduler] has max_concurrent_dispatches"}},
+			"2: scheduler.max_concurrent_dispatches.most: unknown key; [scheduler] has " + schedulerKeys}},
 		{"a table made a value", "scheduler = 15\n", []string{
 			"1: scheduler: is a table, not a value: write [scheduler] and its keys below"}},
 		{"a list of tables", "[[scheduler]]\nmax_concurrent_dispatches = 1\n[[scheduler]]\nmax_concurrent_dispatches = 2\n", []string{

@@ -78,7 +78,7 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 // holdKinds are all kinds, so that each series is there, at 0, from the start.
 var holdKinds = []cortex.HoldKind{
 	cortex.HoldOperator, cortex.HoldTTL, cortex.HoldDrain, cortex.HoldDisk, cortex.HoldDB, cortex.HoldTmux,
-	cortex.HoldDescriptors,
+	cortex.HoldDescriptors, cortex.HoldMemory, cortex.HoldLoad,
 }
 
 // Collect implements prometheus.Collector.

@@ -1,7 +1,6 @@
 package sched
 
 import (
-	"slices"
 	"testing"
 	"time"
 
@@ -13,41 +12,6 @@ var t0 = time.Date(2026, 2, 18, 6, 0, 0, 0, time.UTC)
 func at(d time.Duration) *time.Time {
 	t := t0.Add(d)
 	return &t
-}
-
-func TestPick(t *testing.T) {
-	t.Parallel()
-	d := func(id int64, priority int, project string) cortex.Dispatch {
-		return cortex.Dispatch{ID: id, Priority: priority, Project: project, BeadID: "b", Agent: "a", Provider: "v", Accepted: true}
-	}
-	hold := func(scope string) []cortex.Hold { return []cortex.Hold{{Scope: scope}} }
-	byHand := d(1, 0, "p")
-	byHand.Accepted = false
-	for name, c := range map[string]struct {
-		waiting []cortex.Dispatch
-		holds   []cortex.Hold
-		free    int
-		want    []int64
-	}{
-		"priority before age":         {[]cortex.Dispatch{d(1, 2, "p"), d(2, 0, "p"), d(3, 4, "p")}, nil, 9, []int64{2, 1, 3}},
-		"age within a priority":       {[]cortex.Dispatch{d(3, 2, "p"), d(1, 2, "p"), d(2, 2, "p")}, nil, 2, []int64{1, 2}},
-		"no slot":                     {[]cortex.Dispatch{d(1, 2, "p")}, nil, 0, nil},
-		"less than no slot":           {[]cortex.Dispatch{d(1, 2, "p")}, nil, -3, nil},
-		"a hold of all":               {[]cortex.Dispatch{d(1, 2, "p")}, hold("all"), 9, nil},
-		"a hold of the project":       {[]cortex.Dispatch{d(1, 2, "p"), d(2, 2, "q")}, hold("project:p"), 1, []int64{2}},
-		"a hold of another's":         {[]cortex.Dispatch{d(1, 2, "p")}, hold("project:pp"), 9, []int64{1}},
-		"of the agent":                {[]cortex.Dispatch{d(1, 2, "p")}, hold("agent:a"), 9, nil},
-		"of the provider":             {[]cortex.Dispatch{d(1, 2, "p")}, hold("provider:v"), 9, nil},
-		"of the bead":                 {[]cortex.Dispatch{d(1, 2, "p")}, hold("bead:b"), 9, nil},
-		"a scope that nobody knows":   {[]cortex.Dispatch{d(1, 2, "p")}, hold("moon:full"), 9, []int64{1}},
-		"a row that a person wrote":   {[]cortex.Dispatch{byHand, d(2, 2, "p")}, nil, 9, []int64{2}},
-		"a held one takes no slot":    {[]cortex.Dispatch{d(1, 0, "p"), d(2, 2, "q"), d(3, 2, "q")}, hold("project:p"), 2, []int64{2, 3}},
-		"nothing waits, nothing runs": {nil, nil, 5, nil},
-	} {
-		if got := pick(c.waiting, c.holds, c.free); !slices.Equal(got, c.want) {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
-		}
-	}
 }
 
 func TestPauseSumsUpItsHolds(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 // holds are all holds in force, those of the store and the computed ones.
 func (s *Scheduler) holds(now time.Time) []cortex.Hold {
 	s.mu.Lock()
-	computed := []*cortex.Hold{s.disk, s.descriptors, s.backoff}
+	computed := []*cortex.Hold{s.disk, s.descriptors, s.memory, s.load, s.backoff}
 	s.mu.Unlock()
 	all := s.store.Holds()
 	for _, h := range computed {

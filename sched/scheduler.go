@@ -22,10 +22,11 @@ type Scheduler struct {
 	sup   *supervisor.Supervisor
 	tmux  *tmux.Client
 	home  string
-	limit int
+	queue *queue
 	floor int64
 	log   *slog.Logger
 
+	stale   bool // the queue is behind, and what it missed is not known; the loop's alone
 	began   time.Time
 	wake    chan struct{}
 	claims  sync.Mutex // held from a claim until the supervisor has it: a pause waits for it
@@ -36,6 +37,8 @@ type Scheduler struct {
 	lastTick  time.Time          // guarded by mu
 	resumedAt time.Time          // guarded by mu
 	starts    []time.Time        // guarded by mu; since the last pause or resume, the recent ones
+	lately    []start            // guarded by mu; of the last startSpan, for the limits
+	limits    Limits             // guarded by mu
 	pausing   int                // guarded by mu; pauses that are being ordered: no claim begins
 	giveUp    context.CancelFunc // guarded by mu; ends the claims that still wait for the database
 	disk      *cortex.Hold       // guarded by mu; the computed hold of a full disk
@@ -44,6 +47,9 @@ type Scheduler struct {
 	held      bool               // guarded by mu; at the last pass an operator's hold of scope all was in force
 
 	descriptors *cortex.Hold // guarded by mu; the computed hold of descriptors that run out
+	marks       Marks        // guarded by mu
+	memory      *cortex.Hold // guarded by mu; the computed hold of memory that runs out
+	load        *cortex.Hold // guarded by mu; the computed hold of processors that are too busy
 }
 
 // Options are what a Scheduler works with.
@@ -52,8 +58,10 @@ type Options struct {
 	Supervisor *supervisor.Supervisor
 	Tmux       *tmux.Client
 	Home       string // its file system is the one that must not run full
-	Limit      int    // dispatches at a time
-	DiskFloor  int64  // bytes; 0: Floor of the file system's size
+	Limits     Limits
+	Marks      Marks
+	Ageing     time.Duration // 0: what waits goes by priority alone
+	DiskFloor  int64         // bytes; 0: Floor of the file system's size
 	Log        *slog.Logger
 }
 
@@ -61,7 +69,7 @@ type Options struct {
 func New(o Options) *Scheduler {
 	now := time.Now()
 	return &Scheduler{
-		store: o.Store, sup: o.Supervisor, tmux: o.Tmux, home: o.Home, limit: o.Limit, floor: o.DiskFloor, log: o.Log,
+		store: o.Store, sup: o.Supervisor, tmux: o.Tmux, home: o.Home, limits: o.Limits, marks: o.Marks, queue: newQueue(o.Ageing), floor: o.DiskFloor, log: o.Log,
 		began: now, resumedAt: now, lastTick: now,
 		wake: make(chan struct{}, 1), known: make(chan struct{}), adopted: make(chan struct{}),
 	}
@@ -141,25 +149,32 @@ func (s *Scheduler) Known() <-chan struct{} { return s.known }
 // Adopted is closed when everything in runs/ has been taken in.
 func (s *Scheduler) Adopted() <-chan struct{} { return s.adopted }
 
-// recall counts the starts before the daemon's own start, since the last pause or resume, so that recent_dispatch_count
-// survives it.
+// recall counts the starts before the daemon's own start, so that recent_dispatch_count (since the last pause or resume) and
+// the limits of starts survive it.
 func (s *Scheduler) recall(ctx context.Context) {
-	since := time.Now().Add(-recentSpan)
+	now := time.Now()
 	turned, err := s.store.LastTurn(ctx)
-	var starts []time.Time
+	var before []store.Start
 	if err == nil {
-		if turned.After(since) {
-			since = turned
-		}
-		starts, err = s.store.StartsSince(ctx, since)
+		before, err = s.store.StartsSince(ctx, now.Add(-recentSpan))
 	}
 	if err != nil {
 		s.log.Warn("can't count recent starts", "err", err)
 		return
 	}
+	var starts []time.Time
+	var lately []start
+	for _, b := range before {
+		if !b.At.Before(turned) {
+			starts = append(starts, b.At)
+		}
+		if now.Sub(b.At) < startSpan {
+			lately = append(lately, start{b.At, b.Lane})
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.starts = append(starts, s.starts...)
+	s.starts, s.lately = append(starts, s.starts...), append(lately, s.lately...)
 }
 
 // Wake makes the loop look again.
@@ -174,6 +189,7 @@ func (s *Scheduler) Wake() {
 func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 	s.tick(now)
 	s.lookAtDisk(ctx, now)
+	s.lookAtHost(ctx, now)
 	startable := s.lookAtDescriptors(ctx, now)
 	if err := s.store.Expire(ctx, now); err != nil && ctx.Err() == nil {
 		s.log.Warn("can't lift a hold whose time is over", "err", err)
@@ -184,22 +200,58 @@ func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 	}
 	holds := s.holds(now)
 	s.noteTurn(holds, now)
-	free := s.limit - s.sup.Live().Running
+	limits, lately := s.bounds(now)
+	use := newUsage(limits, s.sup.Lanes(), lately, now)
+	free := limits.Concurrent - use.live[cortex.ScopeAll]
 	if startable < free { // a start that has got its process needs less
 		free, next = startable, min(next, time.Second)
 	}
 	if shut(holds) || free <= 0 {
 		return next
 	}
-	waiting, err := s.store.Pending(ctx, free)
-	if err != nil {
+	if err := s.sync(ctx); err != nil {
 		if ctx.Err() == nil {
 			s.log.Warn("can't read what waits", "err", err)
 		}
 		return min(next, time.Second)
 	}
-	s.claimAll(ctx, pick(waiting, holds, free))
+	ids, open := s.queue.pick(holds, use, free, now)
+	s.claimAll(ctx, ids)
+	if !open.IsZero() {
+		next = min(next, max(open.Sub(now), 10*time.Millisecond))
+	}
 	return next
+}
+
+// bounds are the limits, and the starts that they look back to.
+func (s *Scheduler) bounds(now time.Time) (Limits, []start) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lately = slices.DeleteFunc(s.lately, func(b start) bool { return now.Sub(b.at) >= startSpan })
+	return s.limits, slices.Clone(s.lately)
+}
+
+// maxStirred is how many dispatches are looked up one by one; beyond it all that waits is read anew.
+const maxStirred = 1000
+
+// sync brings the queue up to what the database says.
+func (s *Scheduler) sync(ctx context.Context) error {
+	ids, all := s.store.Stirred()
+	if s.stale || all || len(ids) > maxStirred {
+		ids = nil
+	} else if len(ids) == 0 {
+		return nil
+	}
+	waiting, err := s.store.Startable(ctx, ids)
+	if s.stale = err != nil; err != nil {
+		return err
+	}
+	if ids == nil {
+		s.queue.replace(waiting)
+	} else {
+		s.queue.update(ids, waiting)
+	}
+	return nil
 }
 
 // noteTurn sees a pause end by itself: that is a resume as well.

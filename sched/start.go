@@ -58,11 +58,11 @@ func (s *Scheduler) endClaims() {
 
 func (s *Scheduler) claim(ctx context.Context, id int64) {
 	fault.Point("claim.before")
-	at, err := s.store.Claim(ctx, id, s.limit, s.giveBack)
+	at, err := s.store.Claim(ctx, id, s.limitsNow().For, s.giveBack)
 	switch {
 	case err == nil:
 		fault.Point("claim.after")
-		s.started(time.Now())
+		s.started(at.Dispatch.Lane(), time.Now())
 		s.sup.Start(at)
 		s.store.Taken()
 	case errors.Is(err, store.ErrHeld), errors.Is(err, store.ErrFull), errors.Is(err, store.ErrNotPending):
@@ -80,10 +80,17 @@ func (s *Scheduler) giveBack(at cortex.Attempt) {
 	s.store.Taken()
 }
 
-// started notes a start, for recent_dispatch_count.
-func (s *Scheduler) started(now time.Time) {
+func (s *Scheduler) limitsNow() Limits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.limits
+}
+
+// started notes a start, for recent_dispatch_count and the limits of starts.
+func (s *Scheduler) started(lane cortex.Lane, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lately = append(s.lately, start{now, lane})
 	s.starts = append(recent(s.starts, now), now)
 }
 

@@ -164,7 +164,7 @@ func (t *tx) insertSpec(spec record.Spec, status cortex.Status, attempts int) er
 		return err
 	}
 	t.s.ids.see(dispatchIDs, spec.ID)
-	t.move("", status)
+	t.move(spec.ID, "", status)
 	return nil
 }
 
@@ -249,7 +249,7 @@ func (t *tx) restore(spec record.Spec, attempt int, status cortex.Status) (bool,
 	}
 	switch {
 	case status == cortex.Running && liveIn(r, attempt):
-		t.move(was, cortex.Running)
+		t.move(spec.ID, was, cortex.Running)
 		_, err = t.exec(`UPDATE dispatches SET status = 'running', stage = 'running', attempts = ?, retries = ?, updated_at = ?
 			WHERE id = ?`, attempt, retries(attempt, r.GivenBack), timeText(t.now), spec.ID)
 	case status != cortex.Running && attempt > r.Attempts:

@@ -44,7 +44,7 @@ func (t *tx) leadBack() error {
 		if err != nil {
 			return err
 		}
-		t.move(cortex.Status(r.Status), cortex.Pending)
+		t.move(r.ID, cortex.Status(r.Status), cortex.Pending)
 		err = t.about(r.dispatch(), cortex.Event{Type: cortex.EventStatusPutBack, Severity: cortex.Warning,
 			Message: fmt.Sprintf("Dispatch %d (%s) waits; its row was set to %s by hand and is put back (cancel it to end it)",
 				r.ID, r.BeadID, r.Status)})

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"cortex"
@@ -24,10 +25,11 @@ func (t *tx) row(id int64) (dispatchRow, error) {
 }
 
 // Claim takes a pending dispatch for a start, in one transaction with the look at the holds and the count of what runs
-// (limit: how many may run at once). Taken has to follow. ErrHeld, ErrFull, ErrNotFound, or ErrNotPending: also where it has
+// and the starts that limits bound (of a dispatch as its row is then). Taken has to follow. ErrHeld, ErrFull, ErrNotFound, or ErrNotPending: also where it has
 // no spec, and where an operator wrote pending into the row of one that lives, which would run twice. After ErrHung late is
 // called with the attempt when it is claimed after all.
-func (s *Store) Claim(ctx context.Context, id int64, limit int, late func(cortex.Attempt)) (cortex.Attempt, error) {
+func (s *Store) Claim(ctx context.Context, id int64, limits func(cortex.Dispatch) []cortex.Limit, late func(cortex.Attempt)) (
+	cortex.Attempt, error) {
 	var a cortex.Attempt
 	err := s.doLate(ctx, func(t *tx) error {
 		r, err := t.row(id)
@@ -37,7 +39,7 @@ func (s *Store) Claim(ctx context.Context, id int64, limit int, late func(cortex
 		if r.Status != string(cortex.Pending) || r.Accepted != 1 || liveIn(r, r.Attempts) {
 			return ErrNotPending
 		}
-		if err := t.gate(r.dispatch(), limit); err != nil {
+		if err := t.gate(r.dispatch(), limits); err != nil {
 			return err
 		}
 		a, err = t.claim(r)
@@ -54,7 +56,7 @@ func (s *Store) Claim(ctx context.Context, id int64, limit int, late func(cortex
 }
 
 // gate is what keeps d from being started now.
-func (t *tx) gate(d cortex.Dispatch, limit int) error {
+func (t *tx) gate(d cortex.Dispatch, limits func(cortex.Dispatch) []cortex.Limit) error {
 	held, err := t.inForce()
 	if err != nil {
 		return err
@@ -67,13 +69,35 @@ func (t *tx) gate(d cortex.Dispatch, limit int) error {
 	if err := t.s.mem.notStarted(d, t.now); err != nil {
 		return err
 	}
-	var running int
-	// A row that a person wrote as running takes no slot: nothing of it runs.
-	if err := t.get(&running, "SELECT count(*) FROM dispatches WHERE status = 'running' AND accepted = 1"); err != nil {
-		return err
+	for _, l := range limits(d) {
+		if err := t.within(l); err != nil {
+			return err
+		}
 	}
-	if running >= limit {
-		return ErrFull
+	return nil
+}
+
+// within is ErrFull where one more start would be beyond l.
+func (t *tx) within(l cortex.Limit) error {
+	where, args := "", []any{}
+	if kind, name, named := strings.Cut(l.Scope, ":"); named {
+		where, args = " AND COALESCE("+scopeColumns[kind]+", '') = ?", []any{name}
+	}
+	n := 0
+	if l.Concurrent > 0 {
+		// A row that a person wrote as running takes no slot: nothing of it runs.
+		err := t.get(&n, "SELECT count(*) FROM dispatches WHERE status = 'running' AND accepted = 1"+where, args...)
+		if err != nil || n >= l.Concurrent {
+			return cmp.Or(err, ErrFull)
+		}
+	}
+	if l.PerMinute > 0 {
+		// One that seems to come from the future was started before the clock was set back.
+		span := []any{timeText(t.now.Add(-time.Minute)), timeText(t.now)}
+		err := t.get(&n, "SELECT count(*) FROM dispatches WHERE dispatched_at > ? AND dispatched_at <= ?"+where, append(span, args...)...)
+		if err != nil || n >= l.PerMinute {
+			return cmp.Or(err, ErrFull)
+		}
 	}
 	return nil
 }
@@ -92,7 +116,7 @@ func (t *tx) claim(r dispatchRow) (cortex.Attempt, error) {
 	if changed == 0 {
 		return cortex.Attempt{}, ErrNotPending
 	}
-	t.move(cortex.Pending, cortex.Running)
+	t.move(r.ID, cortex.Pending, cortex.Running)
 	t.claimed++
 	now, err := t.row(r.ID)
 	return cortex.Attempt{Dispatch: now.dispatch(), Number: n}, err
@@ -158,7 +182,7 @@ func (s *Store) GiveBack(ctx context.Context, id int64, attempt int, why string)
 		if n == 0 {
 			return ErrNotRunning
 		}
-		t.move(cortex.Running, cortex.Pending)
+		t.move(id, cortex.Running, cortex.Pending)
 		if r.StopOrder != "" {
 			var order record.Order
 			if json.Unmarshal([]byte(r.StopOrder), &order) != nil {
@@ -309,7 +333,7 @@ func (t *tx) finish(r dispatchRow, e End) error {
 			e.DurationS, r.ID)...)
 		return err
 	}
-	t.move(cortex.Status(r.Status), e.Status)
+	t.move(r.ID, cortex.Status(r.Status), e.Status)
 	_, err := t.exec(`UPDATE dispatches SET `+common+`, status = ?, stopped_by = NULLIF(?, ''), failure_category = NULLIF(?, ''),
 			failure_summary = NULLIF(?, ''), exit_code = ?, signal = ?, completed_at = ?, duration_s = ?
 		WHERE id = ?`, append(facts, string(e.Status), string(e.StoppedBy), string(e.Category), e.Summary, e.ExitCode, e.Signal,
@@ -341,7 +365,7 @@ func (s *Store) PutBack(ctx context.Context, spec record.Spec, attempt int, stag
 		case r.Status == string(cortex.Running) || stoppedByHand(r.Status) || !liveIn(r, attempt):
 			return nil
 		default:
-			t.move(cortex.Status(r.Status), cortex.Running)
+			t.move(spec.ID, cortex.Status(r.Status), cortex.Running)
 		}
 		_, err = t.exec(`UPDATE dispatches SET status = 'running', stage = ?, attempts = ?, completed_at = NULL, updated_at = ?,
 				pid = COALESCE(pid, ?), tty = COALESCE(tty, ?), session_name = COALESCE(session_name, ?),

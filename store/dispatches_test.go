@@ -114,33 +114,30 @@ func TestClaim(t *testing.T) {
 	t.Parallel()
 	s := openNew(t)
 	one, two, three := accept(t, s), accept(t, s), accept(t, s)
-	a := must[cortex.Attempt](t)(s.Claim(ctx, one.ID, 1, nil))
+	a := must[cortex.Attempt](t)(s.Claim(ctx, one.ID, atMost(1), nil))
 	if a.Number != 1 || a.Dispatch.Status != cortex.Running || a.Dispatch.Stage != cortex.StageStarting || a.Dispatch.DispatchedAt == nil {
 		t.Errorf("%+v", a)
 	}
-	_, err := s.Claim(ctx, one.ID, 10, nil)
+	_, err := s.Claim(ctx, one.ID, atMost(10), nil)
 	wantErr(t, err, ErrNotPending)
-	_, err = s.Claim(ctx, two.ID, 1, nil)
+	_, err = s.Claim(ctx, two.ID, atMost(1), nil)
 	wantErr(t, err, ErrFull)
-	_, err = s.Claim(ctx, 99, 10, nil)
+	_, err = s.Claim(ctx, 99, atMost(10), nil)
 	wantErr(t, err, ErrNotFound)
 	sqlite(t, s.path, "INSERT INTO dispatches (bead_id, status) VALUES ('hand', 'running'), ('hand', 'pending')")
-	must[cortex.Attempt](t)(s.Claim(ctx, two.ID, 2, nil)) // a row by hand takes no slot
-	_, err = s.Claim(ctx, 5, 10, nil)
+	must[cortex.Attempt](t)(s.Claim(ctx, two.ID, atMost(2), nil)) // a row by hand takes no slot
+	_, err = s.Claim(ctx, 5, atMost(10), nil)
 	wantErr(t, err, ErrNotPending) // and is never started
 	for _, scope := range []string{"project:p", "bead:b-1", "all", "provider:", "agent:"} {
 		sqlite(t, s.path, "INSERT INTO holds (scope) VALUES ('"+scope+"')")
-		_, err = s.Claim(ctx, three.ID, 10, nil) // at once: the gate reads the table itself
+		_, err = s.Claim(ctx, three.ID, atMost(10), nil) // at once: the gate reads the table itself
 		wantErr(t, err, ErrHeld)
-		if got := must[[]cortex.Dispatch](t)(s.Pending(ctx, 10)); len(got) != 0 {
-			t.Errorf("%s: pending %+v", scope, got)
-		}
 		sqlite(t, s.path, "UPDATE holds SET lifted_at = '2020-01-01'")
 	}
 	sqlite(t, s.path, `INSERT INTO holds (scope, until) VALUES ('project:q', NULL), ('all', '2020-01-01 00:00:00'), ('nonsense', NULL)`)
-	must[cortex.Attempt](t)(s.Claim(ctx, three.ID, 10, nil))
+	must[cortex.Attempt](t)(s.Claim(ctx, three.ID, atMost(10), nil))
 	sqlite(t, s.path, `INSERT INTO holds (scope, until) VALUES (NULL, 'some day')`)
-	_, err = s.Claim(ctx, accept(t, s).ID, 10, nil)
+	_, err = s.Claim(ctx, accept(t, s).ID, atMost(10), nil)
 	wantErr(t, err, ErrHeld)
 }
 
@@ -156,10 +153,10 @@ func TestStartedAndGiveBack(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	wantErr(t, s.GiveBack(ctx, id, 1, "again"), ErrNotRunning)
-	if all := must[[]time.Time](t)(s.StartsSince(ctx, time.Now().Add(-time.Hour))); len(all) != 0 {
+	if all := must[[]Start](t)(s.StartsSince(ctx, time.Now().Add(-time.Hour))); len(all) != 0 {
 		t.Errorf("starts %v", all)
 	}
-	a = must[cortex.Attempt](t)(s.Claim(ctx, id, 10, nil))
+	a = must[cortex.Attempt](t)(s.Claim(ctx, id, atMost(10), nil))
 	if a.Number != 2 || a.Dispatch.Retries != 0 {
 		t.Errorf("%+v", a)
 	}
@@ -169,7 +166,7 @@ func TestStartedAndGiveBack(t *testing.T) {
 	if d.Stage != cortex.StageCancelling || *d.PID != 4242 || d.TTY != "/dev/pts/7" || d.SessionName != "ctx-p-b-1-1" {
 		t.Errorf("%+v", d)
 	}
-	if all := must[[]time.Time](t)(s.StartsSince(ctx, time.Now().Add(-time.Hour))); len(all) != 1 || time.Since(all[0]) > time.Minute {
+	if all := must[[]Start](t)(s.StartsSince(ctx, time.Now().Add(-time.Hour))); len(all) != 1 || time.Since(all[0].At) > time.Minute || all[0].Lane != d.Lane() {
 		t.Errorf("starts %v", all)
 	}
 	if got := s.Counts(); got[cortex.Running] != 1 || got[cortex.Pending] != 0 {
@@ -237,9 +234,9 @@ func TestStatusWrittenByHand(t *testing.T) {
 			drain(s.Outside())
 			sqlite(t, s.path, "UPDATE dispatches SET "+c.sql)
 			<-s.Outside()
-			_, err := s.Claim(ctx, id, 10, nil)
+			_, err := s.Claim(ctx, id, atMost(10), nil)
 			wantErr(t, err, ErrNotPending) // it lives, and must not run twice
-			if got := must[[]cortex.Dispatch](t)(s.Pending(ctx, 10)); len(got) != 0 {
+			if got := must[[]Waiter](t)(s.Startable(ctx, nil)); len(got) != 0 {
 				t.Errorf("pending %+v", got)
 			}
 			_, _, err = s.CancelPending(ctx, id, "")
@@ -329,7 +326,7 @@ func TestRestore(t *testing.T) {
 	}
 	spec.ID = 43
 	must[cortex.Dispatch](t)(s.Restore(ctx, spec, 3, cortex.Pending))
-	if a := must[cortex.Attempt](t)(s.Claim(ctx, 43, 10, nil)); a.Number != 4 {
+	if a := must[cortex.Attempt](t)(s.Claim(ctx, 43, atMost(10), nil)); a.Number != 4 {
 		t.Errorf("%+v", a)
 	}
 	if d := accept(t, s); d.ID != 44 {
@@ -532,7 +529,7 @@ INSERT INTO dispatches (bead_id, status, pid, exit_code, signal, duration_s, pri
 	if odd.PID != nil || *odd.ExitCode != 1 || odd.Signal != nil || odd.CostUSD != nil || odd.Accepted {
 		t.Errorf("%+v", odd)
 	}
-	if got := must[[]cortex.Dispatch](t)(s.Pending(ctx, 10)); len(got) != 0 {
+	if got := must[[]Waiter](t)(s.Startable(ctx, nil)); len(got) != 0 {
 		t.Errorf("pending %+v", got)
 	}
 }
@@ -545,12 +542,15 @@ func TestReads(t *testing.T) {
 		spec.Priority, spec.Project = 4-i%3, fmt.Sprint("p", i%3)
 		acceptSpec(t, s, spec)
 	}
-	var order []string
-	for _, d := range must[[]cortex.Dispatch](t)(s.Pending(ctx, 5)) {
-		order = append(order, fmt.Sprintf("%d:%d", d.Priority, d.ID))
+	var waiting []string
+	for _, w := range must[[]Waiter](t)(s.Startable(ctx, nil)) {
+		waiting = append(waiting, fmt.Sprintf("%d:%d:%s:%s", w.ID, w.Priority, w.Bead, w.Lane.Project))
 	}
-	if got := strings.Join(order, " "); got != "2:3 2:6 3:2 3:5 4:1" {
-		t.Errorf("pick %s", got)
+	if got := strings.Join(waiting, " "); got != "1:4:bead-0:p0 2:3:bead-1:p1 3:2:bead-0:p2 4:4:bead-1:p0 5:3:bead-0:p1 6:2:bead-1:p2 7:4:bead-0:p0" {
+		t.Errorf("startable %s", got)
+	}
+	if got := must[[]Waiter](t)(s.Startable(ctx, []int64{3, 99, 6})); len(got) != 2 || got[0].ID != 3 || got[1].ID != 6 {
+		t.Errorf("startable of three ids: %+v", got)
 	}
 	var ids []int64
 	pages := 0

@@ -50,7 +50,7 @@ func TestHungCommit(t *testing.T) {
 	late := make(chan cortex.Attempt, 1)
 	claimed := make(chan error, 1)
 	go func() {
-		_, err := s.Claim(soon(t), pending.ID, 10, func(a cortex.Attempt) { late <- a })
+		_, err := s.Claim(soon(t), pending.ID, atMost(10), func(a cortex.Attempt) { late <- a })
 		claimed <- err
 	}()
 	wantErr(t, <-claimed, ErrHung)
@@ -96,7 +96,7 @@ func TestAcceptedInAHungCommit(t *testing.T) {
 		return err == nil
 	})
 	eventually(t, "its claim", func() bool {
-		_, err := s.Claim(ctx, 1, 10, nil)
+		_, err := s.Claim(ctx, 1, atMost(10), nil)
 		return err == nil
 	})
 }

@@ -25,10 +25,7 @@ func TestPauseAndResume(t *testing.T) {
 	if recorded != RecordedDatabase || h.ID == 0 || h.Kind != cortex.HoldOperator || h.Scope != cortex.ScopeAll {
 		t.Errorf("%s %+v", recorded, h)
 	}
-	if len(must[[]cortex.Dispatch](t)(s.Pending(ctx, 10))) != 0 {
-		t.Error("Pending chooses while paused")
-	}
-	_, err = s.Claim(ctx, d.ID, 10, nil)
+	_, err = s.Claim(ctx, d.ID, atMost(10), nil)
 	wantErr(t, err, ErrHeld)
 
 	again, _, err := s.Pause(ctx, cortex.Hold{Reason: "why else"})
@@ -50,10 +47,10 @@ func TestPauseAndResume(t *testing.T) {
 	}
 	sqlite(t, s.path, "UPDATE holds SET lifted_at = datetime('now')")
 	eventually(t, "the change by hand to be seen", func() bool { return len(s.Holds()) == 0 })
-	if got := must[[]cortex.Dispatch](t)(s.Pending(ctx, 10)); len(got) != 1 || got[0].ID != d.ID {
+	if got := must[[]Waiter](t)(s.Startable(ctx, nil)); len(got) != 1 || got[0].ID != d.ID {
 		t.Errorf("pending %+v", got)
 	}
-	must[cortex.Attempt](t)(s.Claim(ctx, d.ID, 10, nil))
+	must[cortex.Attempt](t)(s.Claim(ctx, d.ID, atMost(10), nil))
 	if n := count(t, s, cortex.EventSchedulerPaused); n != 2 {
 		t.Errorf("%d events", n)
 	}
@@ -165,7 +162,7 @@ func TestPauseOnALockIsJournalled(t *testing.T) {
 	if held := free.mem.stored(time.Now()); len(held) != 1 || held[0].Reason != "now" {
 		t.Errorf("after a crash: %+v", held)
 	}
-	_, err = free.Claim(ctx, d.ID, 10, nil)
+	_, err = free.Claim(ctx, d.ID, atMost(10), nil)
 	wantErr(t, err, ErrHeld)
 	home := copyHome(t, s.home)
 	other := outside(t, filepath.Join(home, "cortex.db"), "BEGIN EXCLUSIVE;")
@@ -175,7 +172,7 @@ func TestPauseOnALockIsJournalled(t *testing.T) {
 	}
 	other.close()
 	<-shut.Ready()
-	_, err = shut.Claim(ctx, d.ID, 10, nil)
+	_, err = shut.Claim(ctx, d.ID, atMost(10), nil)
 	wantErr(t, err, ErrHeld)
 
 	lock.close()
@@ -183,7 +180,7 @@ func TestPauseOnALockIsJournalled(t *testing.T) {
 	if held := s.Holds(); len(held) != 1 || held[0].ID == 0 || !held[0].Since.Equal(h.Since.Truncate(time.Millisecond)) {
 		t.Errorf("holds %+v, journalled %+v", held, h)
 	}
-	_, err = s.Claim(ctx, d.ID, 10, nil)
+	_, err = s.Claim(ctx, d.ID, atMost(10), nil)
 	wantErr(t, err, ErrHeld)
 	if data := must[[]byte](t)(os.ReadFile(filepath.Join(s.home, "stop.journal"))); len(data) != journalSize ||
 		len(strings.Trim(string(data[len(journalMagic):]), "\x00")) != 0 {
@@ -217,7 +214,7 @@ func TestResumeLiftsAJournalledPause(t *testing.T) {
 	if recorded != RecordedJournal || len(r.lifted) != 1 || len(s.Holds()) != 0 {
 		t.Errorf("%s, %+v, %+v", recorded, r.lifted, s.Holds())
 	}
-	must[cortex.Attempt](t)(s.Claim(ctx, d.ID, 10, nil))
+	must[cortex.Attempt](t)(s.Claim(ctx, d.ID, atMost(10), nil))
 }
 
 // A crash between the commit and the emptying of the journal must not pause again what was resumed.

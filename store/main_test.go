@@ -44,6 +44,11 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// atMost is a limit of what runs.
+func atMost(n int) func(cortex.Dispatch) []cortex.Limit {
+	return func(cortex.Dispatch) []cortex.Limit { return []cortex.Limit{{Scope: cortex.ScopeAll, Concurrent: n}} }
+}
+
 func must[T any](t *testing.T) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
@@ -183,7 +188,7 @@ func acceptSpec(t *testing.T, s *Store, spec record.Spec) cortex.Dispatch {
 // run accepts and claims a dispatch.
 func run(t *testing.T, s *Store) cortex.Attempt {
 	t.Helper()
-	return must[cortex.Attempt](t)(s.Claim(context.Background(), accept(t, s).ID, 1000, nil))
+	return must[cortex.Attempt](t)(s.Claim(context.Background(), accept(t, s).ID, atMost(1000), nil))
 }
 
 func get(t *testing.T, s *Store, id int64) cortex.Dispatch {

@@ -20,11 +20,14 @@ type memory struct {
 	failures  int64                 // guarded by mu
 	foreign   int                   // of the pending ones, rows without a spec, that are never started; guarded by mu
 	claimed   int                   // claimed, and not Taken yet; guarded by mu
+	stirred   map[int64]bool        // since Stirred was last asked; guarded by mu
+	stirAll   bool                  // the same of all of them; guarded by mu
 	changed   chan struct{}         // closed at the next change; guarded by mu
 }
 
 func newMemory() *memory {
-	return &memory{counts: map[cortex.Status]int{}, accepting: map[int64]bool{}, changed: make(chan struct{})}
+	return &memory{counts: map[cortex.Status]int{}, accepting: map[int64]bool{}, stirred: map[int64]bool{}, stirAll: true,
+		changed: make(chan struct{})}
 }
 
 // stored returns the holds of rows and journal in force at now.
@@ -104,6 +107,7 @@ func (m *memory) setAccepting(id int64, on bool) {
 		m.accepting[id] = true
 	} else {
 		delete(m.accepting, id)
+		m.stirred[id] = true
 	}
 }
 
@@ -112,6 +116,9 @@ func (m *memory) addOrder(e entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.orders = append(m.orders, e)
+	if e.Op == opCancel {
+		m.stirred[e.ID] = true
+	}
 }
 
 // waitingOrders are the journalled orders that the database does not have yet.
@@ -126,11 +133,14 @@ func (m *memory) publish(t *tx) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if t.counts != nil {
-		m.counts, m.failures, m.foreign = t.counts, t.failures, t.foreign
+		m.counts, m.failures, m.foreign, m.stirAll = t.counts, t.failures, t.foreign, true
 	} else {
 		m.foreign += t.foreign
 	}
 	m.claimed += t.claimed
+	for _, id := range t.stirred {
+		m.stirred[id] = true
+	}
 	m.failures += int64(max(t.moved[cortex.Failed], 0))
 	for status, n := range t.moved {
 		m.counts[status] += n
@@ -148,6 +158,17 @@ func (s *Store) Changed() <-chan struct{} {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
 	return s.mem.changed
+}
+
+// Stirred tells which dispatches may have come to wait, wait differently or wait no longer since it was last called; all: any
+// of them may. It is for the one who keeps the queue, and never waits.
+func (s *Store) Stirred() (ids []int64, all bool) {
+	s.mem.mu.Lock()
+	defer s.mem.mu.Unlock()
+	ids, all = slices.Collect(maps.Keys(s.mem.stirred)), s.mem.stirAll
+	clear(s.mem.stirred)
+	s.mem.stirAll = false
+	return ids, all
 }
 
 // Failures is how many dispatches have ended as failed since the database was made. It never falls, whatever rows are

@@ -177,26 +177,50 @@ func (f Filter) unwritten() (also, not string) {
 	return strings.Join(in, ","), strings.Join(out, ",")
 }
 
-// Pending lists what may be started next, at most n: by priority, then age, leaving out what a hold in force covers and what
-// has no spec. It is only a choice: Claim decides.
-func (s *Store) Pending(ctx context.Context, n int) ([]cortex.Dispatch, error) {
+// scopeColumns are the columns that the scopes of holds and limits speak of.
+var scopeColumns = map[string]string{"project": "project", "agent": "agent", "provider": "provider", "bead": "bead_id"}
+
+// Waiter is what the queue knows of a dispatch that waits.
+type Waiter struct {
+	ID       int64
+	Bead     string
+	Lane     cortex.Lane
+	Priority int
+	Since    time.Time // when it was accepted; zero where a person wrote something that is no time
+}
+
+// Startable lists, of these dispatches, those that wait for a start and have a spec; of all where ids is nil. Holds and limits
+// are not looked at. It is only a choice: Claim decides.
+func (s *Store) Startable(ctx context.Context, ids []int64) ([]Waiter, error) {
 	// An attempt that neither ended nor was given back lives, whatever a person wrote into status.
 	where, args := "WHERE status = ? AND accepted = 1 AND "+
 		"(attempts = 0 OR finished_attempt >= attempts OR last_given_back >= attempts)", []any{string(cortex.Pending)}
-	columnOf := map[string]string{"project": "project", "agent": "agent", "provider": "provider", "bead": "bead_id"}
-	for _, h := range s.Holds() {
-		if h.Scope == cortex.ScopeAll {
-			return []cortex.Dispatch{}, nil
+	if ids != nil {
+		in, list, err := sqlx.In(" AND id IN (?)", ids)
+		if err != nil {
+			return nil, err
 		}
-		kind, name, _ := strings.Cut(h.Scope, ":")
-		if column := columnOf[kind]; column != "" {
-			where, args = where+" AND COALESCE("+column+", '') <> ?", append(args, name)
+		where, args = where+in, append(args, list...)
+	}
+	var rows []dispatchRow
+	out := s.mem.excluded()
+	err := s.read(ctx, func(ctx context.Context, db *sqlx.DB) error {
+		return db.SelectContext(ctx, &rows, "SELECT "+waiterColumns+" FROM dispatches "+where+" ORDER BY id", args...)
+	})
+	all := make([]Waiter, 0, len(rows))
+	for _, r := range rows {
+		if d := r.dispatch(); !out[d.ID] {
+			all = append(all, Waiter{d.ID, d.BeadID, d.Lane(), d.Priority, timeOf(d.CreatedAt)})
 		}
 	}
-	out := s.mem.excluded()
-	all, err := s.query(ctx, where+" ORDER BY priority, id LIMIT ?", append(args, n+len(out))...)
-	all = slices.DeleteFunc(all, func(d cortex.Dispatch) bool { return out[d.ID] })
-	return all[:min(n, len(all))], err
+	return all, err
+}
+
+func timeOf(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
 }
 
 // Statuses is the status of every row.
@@ -244,18 +268,24 @@ func (s *Store) LastTurn(ctx context.Context) (time.Time, error) {
 	return last, err
 }
 
+// Start is the last start of a dispatch.
+type Start struct {
+	At   time.Time
+	Lane cortex.Lane
+}
+
 // StartsSince lists when the dispatches were started (claimed, and not given back) whose last start was at t or later,
 // oldest first.
-func (s *Store) StartsSince(ctx context.Context, t time.Time) ([]time.Time, error) {
-	var texts []string
+func (s *Store) StartsSince(ctx context.Context, t time.Time) ([]Start, error) {
+	var rows []dispatchRow
 	err := s.read(ctx, func(ctx context.Context, db *sqlx.DB) error {
-		return db.SelectContext(ctx, &texts, "SELECT CAST(dispatched_at AS TEXT) FROM dispatches WHERE dispatched_at >= ? "+
+		return db.SelectContext(ctx, &rows, "SELECT "+startColumns+" FROM dispatches WHERE dispatched_at >= ? "+
 			"ORDER BY dispatched_at", t.UTC().Format(timeLayout))
 	})
-	var all []time.Time
-	for _, text := range texts {
-		if at := parseTime(&text); at != nil {
-			all = append(all, *at)
+	var all []Start
+	for _, r := range rows {
+		if d := r.dispatch(); d.DispatchedAt != nil {
+			all = append(all, Start{*d.DispatchedAt, d.Lane()})
 		}
 	}
 	return all, err

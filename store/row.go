@@ -84,6 +84,11 @@ func each(column func(string) string, names ...string) []string {
 	return all
 }
 
+var waiterColumns = columns([]string{"id"}, each(textColumn, "bead_id", "project", "agent", "provider"),
+	each(timeColumn, "created_at"), []string{numberColumn("priority", cortex.PriorityDefault)})
+
+var startColumns = columns(each(textColumn, "project", "agent", "provider"), each(timeColumn, "dispatched_at"))
+
 var dispatchColumns = columns([]string{"id"},
 	each(textColumn, "bead_id", "project", "agent", "provider", "tier", "tty", "session_name", "status", "stage",
 		"failure_category", "failure_summary", "stopped_by", "stop_order", "idempotency_key", "request_hash"),

@@ -139,7 +139,7 @@ func (t *tx) cancelPending(id int64, actor string, at time.Time) (cortex.Dispatc
 	if err != nil {
 		return cortex.Dispatch{}, err
 	}
-	t.move(from, cortex.Cancelled)
+	t.move(id, from, cortex.Cancelled)
 	if t.ended = true; r.Accepted != 1 {
 		t.foreign--
 	}

@@ -29,6 +29,7 @@ type tx struct {
 	s        *Store
 	now      time.Time
 	moved    map[cortex.Status]int // changes of the counts
+	stirred  []int64               // the dispatches whose status these are
 	counts   map[cortex.Status]int // all counted anew, after another's change
 	held     *[]cortex.Hold        // holds read anew
 	failures int64                 // read with counts
@@ -64,8 +65,9 @@ func (t *tx) list(dest any, query string, args ...any) error {
 	return t.s.conn.SelectContext(background, dest, query, args...)
 }
 
-// move notes a status change for the counts; "" for a row that was not there.
-func (t *tx) move(from, to cortex.Status) {
+// move notes a status change of dispatch id; from is "" for a row that was not there.
+func (t *tx) move(id int64, from, to cortex.Status) {
+	t.stirred = append(t.stirred, id)
 	if from != "" {
 		t.moved[from]--
 	}

@@ -57,7 +57,7 @@ func TestOneBadRequestInAGroup(t *testing.T) {
 				if err := t.event(cortex.Event{Type: "test", Message: fmt.Sprint(i)}); err != nil {
 					return err
 				}
-				t.move("", cortex.Failed)
+				t.move(0, "", cortex.Failed)
 				switch i {
 				case 3:
 					return bad

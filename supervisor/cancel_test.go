@@ -31,7 +31,7 @@ func TestOrderForWhatWasGivenBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, err := st.Claim(t.Context(), d.ID, 1, nil)
+	at, err := st.Claim(t.Context(), d.ID, func(cortex.Dispatch) []cortex.Limit { return nil }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

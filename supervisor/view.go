@@ -40,6 +40,17 @@ func (s *Supervisor) Live() Live {
 	return l
 }
 
+// Lanes are those of what lives, one for each. It never waits.
+func (s *Supervisor) Lanes() []cortex.Lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lanes := make([]cortex.Lane, 0, len(s.live))
+	for _, f := range s.live {
+		lanes = append(lanes, f.d.Lane())
+	}
+	return lanes
+}
+
 // View is what is known of dispatches at one moment and may not be in the database yet. Take it before the database is read:
 // what was in it, and is recorded by then, is in the rows. In the other order an end can be missed in both.
 type View struct {

@@ -114,8 +114,9 @@ func build(cfg config.Config, home string, opts store.Options) (*daemon, error) 
 		Log: d.log.With("component", "supervisor"),
 	})
 	d.sched = sched.New(sched.Options{
-		Store: d.store, Supervisor: d.sup, Tmux: d.tmux, Home: home, Limit: cfg.Scheduler.MaxConcurrentDispatches,
-		DiskFloor: cfg.Disk.Floor, Log: d.log.With("component", "sched"),
+		Store: d.store, Supervisor: d.sup, Tmux: d.tmux, Home: home, Limits: limitsOf(cfg),
+		Marks:  sched.Marks{MinMemory: cfg.Scheduler.MinMemory, MaxLoad: cfg.Scheduler.MaxLoad},
+		Ageing: cfg.Scheduler.Ageing, DiskFloor: cfg.Disk.Floor, Log: d.log.With("component", "sched"),
 	})
 	d.api = api.New(api.Options{
 		Sched: d.sched, Store: d.store, Config: cfg, Home: home, Token: token, Version: version, Metrics: d.metrics(),

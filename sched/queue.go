@@ -1,0 +1,82 @@
+package sched
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/tidwall/btree"
+
+	"cortex"
+	"cortex/store"
+)
+
+// queue is what waits for a start, in the order of its turn within each lane. What holds and limits keep back is told by the
+// lane, so that a decision looks at the first of each lane and not at all that waits behind it. It belongs to the loop of the
+// scheduler.
+type queue struct {
+	ageing time.Duration // 0: priority alone
+	byID   map[int64]store.Waiter
+	lanes  map[cortex.Lane]*btree.BTreeG[store.Waiter]
+}
+
+func newQueue(ageing time.Duration) *queue {
+	return &queue{ageing: ageing, byID: map[int64]store.Waiter{}, lanes: map[cortex.Lane]*btree.BTreeG[store.Waiter]{}}
+}
+
+// before reports whether the turn of a comes before that of b: by priority, then age (ids only rise). With ageing, a dispatch
+// that has waited that much longer than one of the next better priority comes before it. The difference of two never changes
+// while they wait, so that their order doesn't either.
+func (q *queue) before(a, b store.Waiter) bool {
+	if q.ageing > 0 {
+		if c := q.rank(a).Compare(q.rank(b)); c != 0 {
+			return c < 0
+		}
+	}
+	return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.ID, b.ID)) < 0
+}
+
+// rank is the moment at which w would have been accepted with the first priority to have the same turn.
+func (q *queue) rank(w store.Waiter) time.Time {
+	return w.Since.Add(time.Duration(w.Priority) * q.ageing)
+}
+
+func (q *queue) put(w store.Waiter) {
+	q.drop(w.ID)
+	lane := q.lanes[w.Lane]
+	if lane == nil {
+		lane = btree.NewBTreeGOptions(q.before, btree.Options{NoLocks: true})
+		q.lanes[w.Lane] = lane
+	}
+	q.byID[w.ID] = w
+	lane.Set(w)
+}
+
+func (q *queue) drop(id int64) {
+	w, ok := q.byID[id]
+	if !ok {
+		return
+	}
+	delete(q.byID, id)
+	lane := q.lanes[w.Lane]
+	if lane.Delete(w); lane.Len() == 0 {
+		delete(q.lanes, w.Lane)
+	}
+}
+
+// replace makes the queue anew of what waits now.
+func (q *queue) replace(waiting []store.Waiter) {
+	*q = *newQueue(q.ageing)
+	for _, w := range waiting {
+		q.put(w)
+	}
+}
+
+// update takes in what waits now of the dispatches ids; the others of these are gone from the queue.
+func (q *queue) update(ids []int64, waiting []store.Waiter) {
+	for _, id := range ids {
+		q.drop(id)
+	}
+	for _, w := range waiting {
+		q.put(w)
+	}
+}
