@@ -23,6 +23,7 @@ const (
 	ReasonNotFound         Reason = "not_found"
 	ReasonMethodNotAllowed Reason = "method_not_allowed"
 	ReasonNotRunning       Reason = "not_running"
+	ReasonNotPending       Reason = "not_pending"
 	ReasonKeyConflict      Reason = "idempotency_conflict"
 	ReasonTooLarge         Reason = "too_large"
 	ReasonDBLocked         Reason = "db_locked"

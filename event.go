@@ -28,6 +28,7 @@ const (
 	EventDispatchGivenBack  EventType = "dispatch_given_back" // claimed, then put back to pending before anything started
 	EventDispatchCompleted  EventType = "dispatch_completed"
 	EventDispatchFailed     EventType = "dispatch_failed"
+	EventDispatchChanged    EventType = "dispatch_changed" // while it waited, by an operator
 	EventDispatchCancelling EventType = "dispatch_cancelling"
 	EventDispatchCancelled  EventType = "dispatch_cancelled"
 	EventCancelFailed       EventType = "cancel_failed"         // processes survive; details name pid and command

@@ -28,6 +28,7 @@ var statuses = map[cortex.Reason]int{
 	cortex.ReasonNotFound:         http.StatusNotFound,
 	cortex.ReasonMethodNotAllowed: http.StatusMethodNotAllowed,
 	cortex.ReasonNotRunning:       http.StatusConflict,
+	cortex.ReasonNotPending:       http.StatusConflict,
 	cortex.ReasonKeyConflict:      http.StatusConflict,
 	cortex.ReasonTooLarge:         http.StatusRequestEntityTooLarge,
 	cortex.ReasonDBLocked:         http.StatusInternalServerError,

@@ -55,6 +55,7 @@ func table() []route {
 		{"POST", "/dispatches", (*Server).submit, start, nil, nil},
 		{"POST", "/dispatches/cancel", (*Server).cancelMany, act, []string{"wait"}, nil},
 		{"GET", "/dispatches/{id}", (*Server).showDispatch, look, append([]string{"wait"}, listQuery...), nil},
+		{"PATCH", "/dispatches/{id}", (*Server).change, act, nil, nil},
 		{"POST", "/dispatches/{id}/cancel", (*Server).cancelOne, act, []string{"wait"}, nil},
 		{"GET", "/dispatches/{id}/output", (*Server).output, look, []string{"tail", "plain", "attempt"}, []string{"follow"}},
 	}

@@ -68,7 +68,7 @@ func TestRouting(t *testing.T) {
 		{"OPTIONS", "/dispatches", "method_not_allowed GET, HEAD, POST"},
 		{"GET", "/dispatches/cancel", "method_not_allowed POST"},
 		{"GET", "/dispatches/12/cancel", "method_not_allowed POST"},
-		{"PUT", "/dispatches/12", "method_not_allowed GET, HEAD"},
+		{"PUT", "/dispatches/12", "method_not_allowed GET, HEAD, PATCH"},
 		{"get", "/status", "method_not_allowed GET, HEAD"},
 
 		{"POST", "/dispatches", "token_required"},

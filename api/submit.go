@@ -27,6 +27,8 @@ const (
 	perArg = 9 // the NUL, and the pointer that counts since Linux 4.13
 )
 
+const maxTimeout = 10 * 365 * day
+
 // submission is the body of POST /dispatches.
 type submission struct {
 	command               []string
@@ -83,7 +85,7 @@ func (sub *submission) fields() fields {
 		"workdir":  takeString(&sub.workdir),
 		"env":      takeMap(&sub.env),
 		"priority": takeInt(&sub.priority, cortex.PriorityFirst, cortex.PriorityLast),
-		"timeout":  takeDuration(&sub.timeout, time.Millisecond, 10*365*day),
+		"timeout":  takeDuration(&sub.timeout, time.Millisecond, maxTimeout),
 		"max_retries": func(v value) error {
 			if err := takeInt(&sub.maxRetries, 0, 1000)(v); err != nil || sub.maxRetries == 0 {
 				return err

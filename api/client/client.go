@@ -77,6 +77,15 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values, into an
 
 // Post sends body as JSON, or nothing where it is nil, and is otherwise like Get.
 func (c *Client) Post(ctx context.Context, path string, query url.Values, body, into any) ([]byte, error) {
+	return c.withBody(ctx, http.MethodPost, path, query, body, into)
+}
+
+// Patch is Post with that method.
+func (c *Client) Patch(ctx context.Context, path string, query url.Values, body, into any) ([]byte, error) {
+	return c.withBody(ctx, http.MethodPatch, path, query, body, into)
+}
+
+func (c *Client) withBody(ctx context.Context, method, path string, query url.Values, body, into any) ([]byte, error) {
 	var sent io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
@@ -85,7 +94,7 @@ func (c *Client) Post(ctx context.Context, path string, query url.Values, body, 
 		}
 		sent = bytes.NewReader(data)
 	}
-	return c.do(ctx, http.MethodPost, path, query, sent, into)
+	return c.do(ctx, method, path, query, sent, into)
 }
 
 // Output opens a dispatch's log. The caller closes it.

@@ -1,0 +1,57 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"cortex"
+	"cortex/store"
+)
+
+// change answers PATCH /dispatches/{id}: what waits gets another priority or timeout.
+func (s *Server) change(w http.ResponseWriter, r *request) error {
+	id, ok := number(r.id)
+	if !ok {
+		return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No dispatch " + clip(r.id),
+			Hint: fmt.Sprintf("change it by the number; cortex list --bead %s shows a bead's", clip(r.id))}
+	}
+	var c store.Change
+	err := decodeBody(w, r.Request, fields{
+		"priority": func(v value) error {
+			c.Priority = new(int)
+			return takeInt(c.Priority, cortex.PriorityFirst, cortex.PriorityLast)(v)
+		},
+		"timeout": func(v value) error {
+			var timeout time.Duration
+			if err := takeDuration(&timeout, 0, maxTimeout)(v); err != nil {
+				return err
+			}
+			ms := timeout.Milliseconds()
+			if timeout > 0 && ms == 0 {
+				return badValue(v.name, `want "0s" for none, or at least 1ms`)
+			}
+			c.TimeoutMS = &ms
+			return nil
+		},
+		"by":         takeText(&c.By, maxName),
+		"not_before": notAvailable,
+	})
+	if err != nil {
+		return err
+	}
+	if c.Priority == nil && c.TimeoutMS == nil {
+		return &cortex.Error{Reason: cortex.ReasonBadValue, Message: "There is nothing to change", Hint: `give priority or timeout: {"priority": 0}`}
+	}
+	c.By, _ = who(r, c.By)
+	d, err := s.Sched.Change(r.Context(), id, c)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return noDispatch(r.id)
+	case err != nil:
+		return err
+	}
+	writeJSON(w, http.StatusOK, s.detail(d), s.log)
+	return nil
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"cortex/api"
+)
+
+func (c *cli) update() *cobra.Command {
+	var priority int
+	var timeout string
+	cmd := &cobra.Command{
+		Use:   "update ID... [--priority N] [--timeout DURATION]",
+		Short: "Change dispatches that wait",
+		Long:  "Update gives dispatches that wait another priority or timeout. What runs stays as it is.",
+		Example: `  cortex update 12 --priority 0
+  cortex update 12 13 --timeout 2h
+  cortex update 12 --timeout 0s     # none`,
+		Args: args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			list, err := ids(given)
+			if err != nil {
+				return err
+			}
+			body := map[string]any{}
+			if cmd.Flags().Changed("priority") {
+				body["priority"] = priority
+			}
+			if cmd.Flags().Changed("timeout") {
+				body["timeout"] = timeout
+			}
+			if len(body) == 0 {
+				return usage("cortex update: say what to change: --priority or --timeout")
+			}
+			daemon, err := c.connect()
+			if err != nil {
+				return err
+			}
+			for _, id := range list {
+				var d api.DispatchDetail
+				answer, err := daemon.Patch(cmd.Context(), "/dispatches/"+strconv.FormatInt(id, 10), url.Values{}, body, &d)
+				if err != nil {
+					return err
+				}
+				if c.format == "json" {
+					err = c.raw(answer)
+				} else {
+					_, err = fmt.Fprintf(c.out, "Dispatch %d waits with priority %d, %s\n", d.ID, d.Priority, timeoutWord(d.Timeout))
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().IntVar(&priority, "priority", 0, "0 is started first, 4 last")
+	cmd.Flags().StringVar(&timeout, "timeout", "", "how long it may run, such as 30m; 0s for no limit")
+	return cmd
+}
+
+func timeoutWord(timeout *string) string {
+	if timeout == nil {
+		return "without a timeout"
+	}
+	return "timeout " + printable(*timeout)
+}

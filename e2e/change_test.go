@@ -1,0 +1,72 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"cortex/internal/testenv"
+)
+
+// What waits gets another turn and another timeout; both are in runs/, too, from which the database can be made anew.
+func TestChangeWhatWaits(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Extra = []string{"CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES=1"}
+	d := h.Start()
+	h.Post("/scheduler/pause", "")
+	submit := func(name string, command string) string {
+		return strings.TrimSpace(h.Cortex("submit", "--bead", name, "--workdir", h.Home, "--timeout", "1h", "--", "sh", "-c", command))
+	}
+	first := submit("first", "echo first >> order")
+	second := submit("second", "echo second >> order")
+	endless := submit("endless", "echo endless >> order; exec sleep 100000")
+	code, a := h.Ask("PATCH", "/dispatches/"+second, `{"priority":0,"by":"ann"}`)
+	if code != 200 || a["priority"] != 0.0 || a["timeout"] != "1h" || a["status"] != "pending" {
+		t.Fatalf("%d %v", code, a)
+	}
+	if got := h.Cortex("update", endless, "--timeout", "1s", "--priority", "4"); got != "Dispatch "+endless+" waits with priority 4, timeout 1s" {
+		t.Errorf("cortex update: %q", got)
+	}
+	if got := h.SQL("SELECT json_extract(details, '$.by', '$.priority') FROM health_events WHERE event_type = 'dispatch_changed' AND dispatch_id = " + second); got != `["ann",[2,0]]` {
+		t.Errorf("event: %s", got)
+	}
+
+	d.Stop()
+	h.Cortex("db", "rebuild", "--force")
+	h.Start()
+	if got := h.SQL("SELECT group_concat(id || ':' || priority) FROM (SELECT * FROM dispatches ORDER BY id)"); got != fmt.Sprintf("%s:2,%s:0,%s:4", first, second, endless) {
+		t.Errorf("after the rebuild: %s", got)
+	}
+	h.Post("/scheduler/resume", "")
+	h.WaitStatus(endless, "failed")
+	if got := h.Field(endless, "failure_category"); got != "timeout" {
+		t.Errorf("the new timeout: %s", got)
+	}
+	if got := strings.Fields(h.Run("cat", h.Home+"/order")); fmt.Sprint(got) != "[second first endless]" {
+		t.Errorf("started in the order %v", got)
+	}
+
+	for _, c := range []struct{ path, body, reason string }{
+		{first, `{"priority":1}`, "not_pending"},
+		{"99", `{"priority":1}`, "not_found"},
+		{"second", `{"priority":1}`, "not_found"},
+		{first, `{"priority":5}`, "bad_value"},
+		{first, `{"priority":"high"}`, "bad_value"},
+		{first, `{"timeout":"-1s"}`, "bad_value"},
+		{first, `{"timeout":"1us"}`, "bad_value"},
+		{first, `{}`, "bad_value"},
+		{first, `{"command":["true"]}`, "unknown_field"},
+		{first, `{"not_before":"1h"}`, "not_available"},
+	} {
+		if _, a := h.Ask("PATCH", "/dispatches/"+c.path, c.body); a["reason"] != c.reason || a["hint"] == "" {
+			t.Errorf("%s %s: %v", c.path, c.body, a)
+		}
+	}
+	if _, stderr, code := cli(h, "update", first); code != 2 || !strings.Contains(stderr, "--priority or --timeout") {
+		t.Errorf("nothing to change: %d %s", code, stderr)
+	}
+	if _, stderr, code := cli(h, "update", first, "--priority", "1"); code != 1 || !strings.Contains(stderr, "is completed") {
+		t.Errorf("what has ended: %d %s", code, stderr)
+	}
+}
