@@ -56,7 +56,7 @@ func TestRouting(t *testing.T) {
 		{"GET", "/dispatches//output", "not_found"},
 		{"GET", "/dispatches/12/", "not_found"},
 		{"GET", "/dispatches/12/output/", "not_found"},
-		{"GET", "/dispatches/12/explain", "not_found"},
+		{"GET", "/dispatches/12/explanation", "not_found"},
 		{"POST", "/scheduler/drain", "not_found"},
 		{"GET", "/STATUS", "not_found"},
 		{"OPTIONS", "*", "not_found"},

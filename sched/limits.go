@@ -76,6 +76,9 @@ func newUsage(limits Limits, live []cortex.Lane, starts []start, now time.Time) 
 	return u
 }
 
+// free is how many slots there are.
+func (u usage) free() int { return u.limits.Concurrent - u.live[cortex.ScopeAll] }
+
 func (u usage) noteStart(limits []cortex.Limit, at time.Time) {
 	for _, l := range limits {
 		if l.PerMinute > 0 {

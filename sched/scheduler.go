@@ -22,11 +22,12 @@ type Scheduler struct {
 	sup   *supervisor.Supervisor
 	tmux  *tmux.Client
 	home  string
-	queue *queue
+	queue *queue // guarded by waiting
 	floor int64
 	log   *slog.Logger
 
-	stale   bool // the queue is behind, and what it missed is not known; the loop's alone
+	waiting sync.Mutex // held while the queue is read anew or looked at
+	stale   bool       // the queue is behind, and what it missed is not known; guarded by waiting
 	began   time.Time
 	wake    chan struct{}
 	claims  sync.Mutex // held from a claim until the supervisor has it: a pause waits for it
@@ -202,7 +203,7 @@ func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 	s.noteTurn(holds, now)
 	limits, lately := s.bounds(now)
 	use := newUsage(limits, s.sup.Lanes(), lately, now)
-	free := limits.Concurrent - use.live[cortex.ScopeAll]
+	free := use.free()
 	if startable < free { // a start that has got its process needs less
 		free, next = startable, min(next, time.Second)
 	}
@@ -215,7 +216,9 @@ func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 		}
 		return min(next, time.Second)
 	}
+	s.waiting.Lock()
 	ids, open := s.queue.pick(holds, use, free, now)
+	s.waiting.Unlock()
 	s.claimAll(ctx, ids)
 	if !open.IsZero() {
 		next = min(next, max(open.Sub(now), 10*time.Millisecond))
@@ -236,6 +239,8 @@ const maxStirred = 1000
 
 // sync brings the queue up to what the database says.
 func (s *Scheduler) sync(ctx context.Context) error {
+	s.waiting.Lock()
+	defer s.waiting.Unlock()
 	ids, all := s.store.Stirred()
 	if s.stale || all || len(ids) > maxStirred {
 		ids = nil

@@ -189,6 +189,11 @@ type Waiter struct {
 	Since    time.Time // when it was accepted; zero where a person wrote something that is no time
 }
 
+// WaiterOf is d as the queue has it.
+func WaiterOf(d cortex.Dispatch) Waiter {
+	return Waiter{d.ID, d.BeadID, d.Lane(), d.Priority, timeOf(d.CreatedAt)}
+}
+
 // Startable lists, of these dispatches, those that wait for a start and have a spec; of all where ids is nil. Holds and limits
 // are not looked at. It is only a choice: Claim decides.
 func (s *Store) Startable(ctx context.Context, ids []int64) ([]Waiter, error) {
@@ -210,7 +215,7 @@ func (s *Store) Startable(ctx context.Context, ids []int64) ([]Waiter, error) {
 	all := make([]Waiter, 0, len(rows))
 	for _, r := range rows {
 		if d := r.dispatch(); !out[d.ID] {
-			all = append(all, Waiter{d.ID, d.BeadID, d.Lane(), d.Priority, timeOf(d.CreatedAt)})
+			all = append(all, WaiterOf(d))
 		}
 	}
 	return all, err
