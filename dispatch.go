@@ -105,6 +105,7 @@ type Dispatch struct {
 	DispatchedAt *time.Time // the claim
 	CompletedAt  *time.Time
 	UpdatedAt    *time.Time
+	NotBefore    *time.Time // it is not started before; nil: at once
 
 	ExitCode        *int // 128 + n where signal n ended it; nil where unknown
 	Signal          *int // number of the signal that ended it

@@ -10,7 +10,7 @@ import (
 	"cortex/store"
 )
 
-// change answers PATCH /dispatches/{id}: what waits gets another priority or timeout.
+// change answers PATCH /dispatches/{id}: what waits gets another priority, timeout or time.
 func (s *Server) change(w http.ResponseWriter, r *request) error {
 	id, ok := number(r.id)
 	if !ok {
@@ -35,14 +35,17 @@ func (s *Server) change(w http.ResponseWriter, r *request) error {
 			c.TimeoutMS = &ms
 			return nil
 		},
-		"by":         takeText(&c.By, maxName),
-		"not_before": notAvailable,
+		"not_before": func(v value) error {
+			c.NotBefore = new(time.Time)
+			return takeTime(c.NotBefore, time.Now())(v)
+		},
+		"by": takeText(&c.By, maxName),
 	})
 	if err != nil {
 		return err
 	}
-	if c.Priority == nil && c.TimeoutMS == nil {
-		return &cortex.Error{Reason: cortex.ReasonBadValue, Message: "There is nothing to change", Hint: `give priority or timeout: {"priority": 0}`}
+	if c.Priority == nil && c.TimeoutMS == nil && c.NotBefore == nil {
+		return &cortex.Error{Reason: cortex.ReasonBadValue, Message: "There is nothing to change", Hint: `give priority, timeout or not_before: {"priority": 0}`}
 	}
 	c.By, _ = who(r, c.By)
 	d, err := s.Sched.Change(r.Context(), id, c)

@@ -323,6 +323,26 @@ func takeIDs(into *[]int64, most int) func(value) error {
 	}
 }
 
+// takeTime takes a time, or how long from now.
+func takeTime(into *time.Time, now time.Time) func(value) error {
+	return func(v value) error {
+		var text string
+		if err := takeText(&text, maxName)(v); err != nil {
+			return err
+		}
+		if at, err := time.Parse(time.RFC3339, text); err == nil {
+			*into = at.UTC()
+			return nil
+		}
+		after, err := durationBetween(text, 0, maxTimeout)
+		if err != nil {
+			return badValue(v.name, fmt.Sprintf("want a time such as 2026-02-18T06:01:00Z, or how long from now such as 1h30m, got %q", clip(text)))
+		}
+		*into = now.Add(after).UTC()
+		return nil
+	}
+}
+
 // takeDuration takes a duration string between low and high.
 func takeDuration(into *time.Duration, low, high time.Duration) func(value) error {
 	return func(v value) error {

@@ -88,7 +88,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"bead has a newline", `{"bead_id":"a\nb"}`, "bad_value", "bead_id: control characters", ""},
 		{"bead has a C1", `{"bead_id":"\u009b2J"}`, "bad_value", "bead_id: control characters", ""},
 		{"prompt", `{"prompt":"do it"}`, "not_available", "The field prompt", ""},
-		{"not_before", `{"not_before":"2026-01-01T00:00:00Z"}`, "not_available", "not_before", ""},
+		{"not_before", `{"not_before":"tomorrow"}`, "bad_value", "not_before: want a time such as", ""},
 		{"after", `{"after":[1]}`, "not_available", "after", ""},
 		{"idle_timeout", `{"idle_timeout":"1m"}`, "not_available", "idle_timeout", ""},
 		{"max_retries", `{"max_retries":1}`, "not_available", "max_retries", ""},

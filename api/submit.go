@@ -39,6 +39,8 @@ type submission struct {
 	priority              int
 	timeout               time.Duration
 	maxRetries            int
+	notBefore             time.Time
+	notBeforeText         json.RawMessage // as it was asked for: "1h" is the same request later
 	key                   string
 }
 
@@ -92,8 +94,11 @@ func (sub *submission) fields() fields {
 			}
 			return notAvailable(v)
 		},
+		"not_before": func(v value) error {
+			sub.notBeforeText = v.raw
+			return takeTime(&sub.notBefore, time.Now())(v)
+		},
 		"prompt":          notAvailable,
-		"not_before":      notAvailable,
 		"after":           notAvailable,
 		"idle_timeout":    notAvailable,
 		"idempotency_key": takeName(&sub.key),
@@ -125,6 +130,9 @@ func (sub *submission) hash() (string, error) {
 		"tier": sub.tier, "workdir": sub.workdir, "env": sub.env, "priority": sub.priority, "timeout": sub.timeout,
 		"max_retries": sub.maxRetries,
 	})
+	if err == nil && sub.notBeforeText != nil { // what did not ask for it hashes as before
+		text = append(text, sub.notBeforeText...)
+	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:]), err
 }
@@ -158,6 +166,9 @@ func (s *Server) specOf(sub submission) (record.Spec, error) {
 		NoCgroup:  !s.Config.Runner.Cgroup,
 		Columns:   s.Config.Runner.Columns,
 		Rows:      s.Config.Runner.Rows,
+	}
+	if !sub.notBefore.IsZero() {
+		spec.NotBefore = &sub.notBefore
 	}
 	return spec, checkSize(spec.Command, spec.Env)
 }

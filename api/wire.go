@@ -57,6 +57,7 @@ type Dispatch struct {
 	DispatchedAt    *Time    `json:"dispatched_at"`
 	CompletedAt     *Time    `json:"completed_at"`
 	UpdatedAt       *Time    `json:"updated_at"`
+	NotBefore       *Time    `json:"not_before"`
 	ExitCode        *int     `json:"exit_code"`
 	Signal          *int     `json:"signal"`
 	DurationS       *float64 `json:"duration_s"`
@@ -78,7 +79,7 @@ func dispatchOf(d cortex.Dispatch) Dispatch {
 		PID: d.PID, TTY: wordOf(d.TTY), SessionName: wordOf(d.SessionName),
 		Status: string(d.Status), Stage: wordOf(d.Stage), Priority: d.Priority,
 		CreatedAt: timeOf(d.CreatedAt), DispatchedAt: timeOf(d.DispatchedAt),
-		CompletedAt: timeOf(d.CompletedAt), UpdatedAt: timeOf(d.UpdatedAt),
+		CompletedAt: timeOf(d.CompletedAt), UpdatedAt: timeOf(d.UpdatedAt), NotBefore: timeOf(d.NotBefore),
 		ExitCode: d.ExitCode, Signal: d.Signal, DurationS: d.DurationS,
 		Attempts: d.Attempts, Retries: d.Retries,
 		FailureCategory: wordOf(d.FailureCategory), FailureSummary: wordOf(d.FailureSummary), StoppedBy: wordOf(d.StoppedBy),

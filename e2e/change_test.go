@@ -57,16 +57,56 @@ func TestChangeWhatWaits(t *testing.T) {
 		{first, `{"timeout":"1us"}`, "bad_value"},
 		{first, `{}`, "bad_value"},
 		{first, `{"command":["true"]}`, "unknown_field"},
-		{first, `{"not_before":"1h"}`, "not_available"},
+		{first, `{"not_before":"tomorrow"}`, "bad_value"},
 	} {
 		if _, a := h.Ask("PATCH", "/dispatches/"+c.path, c.body); a["reason"] != c.reason || a["hint"] == "" {
 			t.Errorf("%s %s: %v", c.path, c.body, a)
 		}
 	}
-	if _, stderr, code := cli(h, "update", first); code != 2 || !strings.Contains(stderr, "--priority or --timeout") {
+	if _, stderr, code := cli(h, "update", first); code != 2 || !strings.Contains(stderr, "--priority, --timeout or --not-before") {
 		t.Errorf("nothing to change: %d %s", code, stderr)
 	}
 	if _, stderr, code := cli(h, "update", first, "--priority", "1"); code != 1 || !strings.Contains(stderr, "is completed") {
 		t.Errorf("what has ended: %d %s", code, stderr)
 	}
+}
+
+// What is not to be started before a time waits for it, and is out of the others' way; the time can be changed.
+func TestNotBefore(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	h.Extra = []string{"CORTEX_SCHEDULER__MAX_CONCURRENT_DISPATCHES=1"}
+	d := h.Start()
+	submit := func(at string) string {
+		return strings.TrimSpace(h.Cortex("submit", "--bead", "b", "--priority", "0", "--not-before", at, "--", "true"))
+	}
+	soon, late, past := submit("3s"), submit("2099-01-01T00:00:00Z"), submit("2001-01-01T00:00:00Z")
+	plain := h.Submit("b", "true")
+	h.WaitStatus(past, "completed")
+	h.WaitStatus(plain, "completed")
+	d.Kill()
+	d = h.Start()
+	h.WaitStatus(soon, "completed")
+	if got := h.SQL("SELECT dispatched_at >= not_before AND julianday(dispatched_at) - julianday(not_before) < 1.0 / 86400 FROM dispatches WHERE id = " + soon); got != "1" {
+		t.Errorf("started at another time: %s", h.SQL("SELECT dispatched_at, not_before FROM dispatches WHERE id = "+soon))
+	}
+	if _, a := h.Get("/dispatches/" + late + "/explain"); a["summary"] != "Dispatch "+late+" waits: not before 2099-01-01T00:00:00Z" {
+		t.Errorf("%v", a)
+	}
+	if _, q := h.Get("/scheduler/queue"); !strings.Contains(fmt.Sprint(q["held"]), "not before a time of its own") || q["waiting"] != 1.0 {
+		t.Errorf("%v", q)
+	}
+	d.Stop()
+	h.Cortex("db", "rebuild", "--force")
+	h.Start()
+	if got := h.Field(late, "not_before"); got != "2099-01-01T00:00:00Z" || h.Status(late) != "pending" {
+		t.Errorf("after the rebuild: %s, %s", got, h.Status(late))
+	}
+	h.SQL("UPDATE dispatches SET not_before = '2098-01-01' WHERE id = " + late)
+	if code, a := h.Ask("PATCH", "/dispatches/"+late, `{"priority":1}`); code != 200 || a["not_before"] != "2098-01-01T00:00:00Z" {
+		t.Errorf("what was written by hand: %d %v", code, a)
+	}
+	h.Cortex("update", late, "--not-before", "0s")
+	h.Post("/scheduler/resume", "") // a rebuild leaves it paused
+	h.WaitStatus(late, "completed")
 }

@@ -14,7 +14,7 @@ import (
 
 // Gate is one thing that may keep a dispatch from starting.
 type Gate struct {
-	Name   string // hold, slots, project, agent, provider, starts or turn
+	Name   string // hold, time, slots, project, agent, provider, starts or turn
 	Open   bool
 	Detail string     // why it is open or shut
 	Until  *time.Time // when it opens by itself; nil where nobody can say
@@ -43,11 +43,12 @@ func (s *Scheduler) Explain(ctx context.Context, id int64) (Explanation, error) 
 	limits, lately := s.bounds(now)
 	use := newUsage(limits, s.sup.Lanes(), lately, now)
 	holds := s.holds(now)
-	e.Gates = gatesOf(d, holds, use)
+	e.Gates = gatesOf(d, holds, use, now)
 	if err := s.sync(ctx); err != nil {
 		return Explanation{}, err
 	}
 	s.waiting.Lock()
+	s.queue.ripen(now)
 	e.Ahead = s.queue.ahead(store.WaiterOf(d))
 	picked, _ := s.queue.pick(holds, use, use.free(), now)
 	s.waiting.Unlock()
@@ -83,7 +84,7 @@ func why(gates []Gate) string {
 }
 
 // gatesOf are all that d has to pass but its turn. Pure.
-func gatesOf(d cortex.Dispatch, holds []cortex.Hold, use usage) []Gate {
+func gatesOf(d cortex.Dispatch, holds []cortex.Hold, use usage, now time.Time) []Gate {
 	gates := []Gate{}
 	for _, h := range holds {
 		if h.Covers(d) {
@@ -92,6 +93,13 @@ func gatesOf(d cortex.Dispatch, holds []cortex.Hold, use usage) []Gate {
 	}
 	if len(gates) == 0 {
 		gates = append(gates, Gate{Name: "hold", Open: true, Detail: "no hold covers it"})
+	}
+	if d.NotBefore != nil {
+		g := Gate{Name: "time", Open: true, Detail: "not before " + d.NotBefore.UTC().Format(time.RFC3339)}
+		if now.Before(*d.NotBefore) {
+			g.Open, g.Until = false, d.NotBefore
+		}
+		gates = append(gates, g)
 	}
 	return append(gates, limitGates(d.Lane(), use)...)
 }
@@ -204,14 +212,14 @@ func (s *Scheduler) Backlog(ctx context.Context, n int) Backlog {
 	holds := s.holds(now)
 	b := Backlog{Next: []store.Waiter{}}
 	all := Limits{Concurrent: limits.Concurrent, PerMinute: limits.PerMinute}
-	b.Gates = gatesOf(cortex.Dispatch{}, ofAll(holds), newUsage(all, live, lately, now))
+	b.Gates = gatesOf(cortex.Dispatch{}, ofAll(holds), newUsage(all, live, lately, now), now)
 	// What keeps all back is told once; the order of the others is looked at without it.
 	limits.Concurrent, limits.PerMinute = 0, 0
 	holds = slices.DeleteFunc(holds, func(h cortex.Hold) bool { return h.Scope == cortex.ScopeAll })
 	s.waiting.Lock()
 	defer s.waiting.Unlock()
 	b.Waiting = len(s.queue.byID)
-	b.Held = s.queue.heldBack(holds, newUsage(limits, live, lately, now))
+	b.Held = s.queue.heldBack(holds, newUsage(limits, live, lately, now), now)
 	ids, _ := s.queue.pick(holds, newUsage(limits, live, lately, now), n, now)
 	for _, id := range ids {
 		b.Next = append(b.Next, s.queue.byID[id])
@@ -224,7 +232,7 @@ func ofAll(holds []cortex.Hold) []cortex.Hold {
 }
 
 // heldBack counts what waits behind the first gate of its own that is shut.
-func (q *queue) heldBack(holds []cortex.Hold, use usage) []HeldBack {
+func (q *queue) heldBack(holds []cortex.Hold, use usage, now time.Time) []HeldBack {
 	counts := map[string]*HeldBack{}
 	count := func(g Gate, n int) {
 		if counts[g.Detail] == nil {
@@ -232,9 +240,13 @@ func (q *queue) heldBack(holds []cortex.Hold, use usage) []HeldBack {
 		}
 		counts[g.Detail].Count += n
 	}
+	if next := q.ripen(now); !next.IsZero() {
+		g := Gate{Name: "time", Detail: "not before a time of its own", Until: &next}
+		counts[g.Detail] = &HeldBack{g, q.later.Len()}
+	}
 	beads := heldBeads(holds)
 	for lane, waiting := range q.lanes {
-		gates := gatesOf(dispatchIn(lane), holds, use)
+		gates := gatesOf(dispatchIn(lane), holds, use, now)
 		if shut := slices.IndexFunc(gates, func(g Gate) bool { return !g.Open }); shut >= 0 {
 			count(gates[shut], waiting.Len())
 			continue

@@ -18,7 +18,7 @@ func TestGates(t *testing.T) {
 	live := []cortex.Lane{{Project: "web"}}
 	use := newUsage(limits, live, []start{{t0.Add(-20 * time.Second), live[0]}}, t0)
 	var told []string
-	for _, g := range gatesOf(d, []cortex.Hold{pause, {Scope: "project:other"}}, use) {
+	for _, g := range gatesOf(d, []cortex.Hold{pause, {Scope: "project:other"}}, use, t0) {
 		line := g.Name + " shut: " + g.Detail
 		if g.Open {
 			line = g.Name + " open: " + g.Detail
@@ -71,7 +71,7 @@ func TestHeldBackAndAhead(t *testing.T) {
 		t.Errorf("%d ahead", got)
 	}
 	use := newUsage(Limits{Projects: map[string]Bound{"p": {Concurrent: 1}}}, []cortex.Lane{{Project: "p"}}, nil, t0)
-	got := q.heldBack([]cortex.Hold{{Scope: "project:q", By: "ann", Since: t0}, {Scope: "bead:held"}}, use)
+	got := q.heldBack([]cortex.Hold{{Scope: "project:q", By: "ann", Since: t0}, {Scope: "bead:held"}}, use, t0)
 	if len(got) != 3 || got[0].Count != 2 || got[1].Count != 2 || got[2].Count != 1 || got[2].Detail != "held (bead:held)" {
 		t.Errorf("%+v", got)
 	}

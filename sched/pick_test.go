@@ -155,6 +155,38 @@ func TestQueueUpdate(t *testing.T) {
 	}
 }
 
+// What is not to be started yet has its turn when its time has come, and is gone when it is taken out before.
+func TestNotBefore(t *testing.T) {
+	t.Parallel()
+	at := func(id int64, after time.Duration) store.Waiter {
+		one := w(id, 0, "p")
+		one.Until = t0.Add(after)
+		return one
+	}
+	q := queueOf(0, at(1, time.Hour), at(2, time.Minute), at(3, 0), w(4, 2, "p"), at(5, time.Minute))
+	pick := func(now time.Time) string {
+		ids, next := q.pick(nil, newUsage(Limits{Concurrent: 9}, nil, nil, now), 9, now)
+		if next.IsZero() {
+			return fmt.Sprint(ids)
+		}
+		return fmt.Sprint(ids, next.Sub(t0))
+	}
+	if got := pick(t0); got != "[3 4] 1m0s" {
+		t.Error(got)
+	}
+	q.update([]int64{5}, nil)
+	if got := pick(t0.Add(time.Minute)); got != "[2 3 4] 1h0m0s" {
+		t.Error(got)
+	}
+	q.update([]int64{1}, []store.Waiter{at(1, 2*time.Minute)})
+	if got := pick(t0.Add(2 * time.Minute)); got != "[1 2 3 4]" {
+		t.Error(got)
+	}
+	if _, next := q.pick([]cortex.Hold{{Scope: cortex.ScopeAll}}, newUsage(Limits{}, nil, nil, t0), 9, t0); !next.IsZero() {
+		t.Error(next)
+	}
+}
+
 // BenchmarkPick is the choice of the next dispatch of so many that wait, with every kind of limit. What to look at is that it
 // does not grow with them.
 func BenchmarkPick(b *testing.B) {

@@ -17,10 +17,14 @@ type queue struct {
 	ageing time.Duration // 0: priority alone
 	byID   map[int64]store.Waiter
 	lanes  map[cortex.Lane]*btree.BTreeG[store.Waiter]
+	later  *btree.BTreeG[store.Waiter] // what is not to be started yet, the first to come first
 }
 
 func newQueue(ageing time.Duration) *queue {
-	return &queue{ageing: ageing, byID: map[int64]store.Waiter{}, lanes: map[cortex.Lane]*btree.BTreeG[store.Waiter]{}}
+	return &queue{
+		ageing: ageing, byID: map[int64]store.Waiter{}, lanes: map[cortex.Lane]*btree.BTreeG[store.Waiter]{},
+		later: btree.NewBTreeGOptions(sooner, btree.Options{NoLocks: true}),
+	}
 }
 
 // before reports whether the turn of a comes before that of b: by priority, then age (ids only rise). With ageing, a dispatch
@@ -40,14 +44,38 @@ func (q *queue) rank(w store.Waiter) time.Time {
 	return w.Since.Add(time.Duration(w.Priority) * q.ageing)
 }
 
+func sooner(a, b store.Waiter) bool {
+	return cmp.Or(a.Until.Compare(b.Until), cmp.Compare(a.ID, b.ID)) < 0
+}
+
 func (q *queue) put(w store.Waiter) {
 	q.drop(w.ID)
+	q.byID[w.ID] = w
+	if !w.Until.IsZero() {
+		q.later.Set(w)
+		return
+	}
+	q.enter(w)
+}
+
+// ripen gives all that may be started by now its turn, and returns when the next may; zero where none waits for that.
+func (q *queue) ripen(now time.Time) time.Time {
+	for {
+		w, ok := q.later.Min()
+		if !ok || now.Before(w.Until) {
+			return w.Until
+		}
+		q.later.PopMin()
+		q.enter(w)
+	}
+}
+
+func (q *queue) enter(w store.Waiter) {
 	lane := q.lanes[w.Lane]
 	if lane == nil {
 		lane = btree.NewBTreeGOptions(q.before, btree.Options{NoLocks: true})
 		q.lanes[w.Lane] = lane
 	}
-	q.byID[w.ID] = w
 	lane.Set(w)
 }
 
@@ -57,7 +85,11 @@ func (q *queue) drop(id int64) {
 		return
 	}
 	delete(q.byID, id)
+	q.later.Delete(w)
 	lane := q.lanes[w.Lane]
+	if lane == nil {
+		return
+	}
 	if lane.Delete(w); lane.Len() == 0 {
 		delete(q.lanes, w.Lane)
 	}

@@ -154,12 +154,12 @@ func (t *tx) insertSpec(spec record.Spec, status cortex.Status, attempts int) er
 		stage, idle = cortex.StageRunning, 0
 	}
 	_, err := t.exec(`INSERT INTO dispatches (id, bead_id, project, agent, provider, tier, status, stage, priority, created_at,
-			updated_at, retries, attempts, last_given_back, idempotency_key, request_hash, accepted)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
+			updated_at, not_before, retries, attempts, last_given_back, idempotency_key, request_hash, accepted)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
 			CASE WHEN EXISTS (SELECT 1 FROM dispatches WHERE idempotency_key = ?) THEN NULL ELSE NULLIF(?, '') END,
 			NULLIF(?, ''), 1)`,
 		spec.ID, spec.Bead, spec.Project, spec.Agent, spec.Provider, spec.Tier, string(status), string(stage), spec.Priority,
-		timeText(spec.CreatedAt), timeText(t.now), max(attempts-1, 0), attempts, idle, spec.Key, spec.Key, spec.Request)
+		timeText(spec.CreatedAt), timeText(t.now), timeTextOf(spec.NotBefore), max(attempts-1, 0), attempts, idle, spec.Key, spec.Key, spec.Request)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,8 @@ func RowOf(spec record.Spec) cortex.Dispatch {
 	created := spec.CreatedAt
 	return cortex.Dispatch{
 		ID: spec.ID, BeadID: spec.Bead, Project: spec.Project, Agent: spec.Agent, Provider: spec.Provider, Tier: spec.Tier,
-		Status: cortex.Pending, Priority: spec.Priority, CreatedAt: &created, UpdatedAt: &created, Accepted: true,
+		Status: cortex.Pending, Priority: spec.Priority, CreatedAt: &created, UpdatedAt: &created, NotBefore: spec.NotBefore,
+		Accepted:       true,
 		IdempotencyKey: spec.Key,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"cortex"
 	"cortex/runner/record"
@@ -12,7 +13,8 @@ import (
 // Change is what is to be different in a dispatch that waits; nil stays as it is.
 type Change struct {
 	Priority  *int
-	TimeoutMS *int64 // 0: none
+	TimeoutMS *int64     // 0: none
+	NotBefore *time.Time // the zero time: at once
 	By        string
 }
 
@@ -68,12 +70,17 @@ func (t *tx) change(id int64, c Change) (d cortex.Dispatch, undo func() error, e
 	if c.TimeoutMS != nil {
 		is.TimeoutMS, told["timeout_ms"] = *c.TimeoutMS, []int64{was.TimeoutMS, *c.TimeoutMS}
 	}
-	if c.Priority != nil {
-		if _, err := t.exec("UPDATE dispatches SET priority = ?, updated_at = ? WHERE id = ?", *c.Priority, timeText(t.now), id); err != nil {
-			return d, nil, err
+	if c.NotBefore != nil {
+		if is.NotBefore = c.NotBefore; c.NotBefore.IsZero() {
+			is.NotBefore = nil
 		}
-		t.stirred = append(t.stirred, id)
+		told["not_before"] = []*time.Time{r.dispatch().NotBefore, is.NotBefore}
 	}
+	if _, err := t.exec("UPDATE dispatches SET priority = COALESCE(?, priority), not_before = ?, updated_at = ? WHERE id = ?",
+		c.Priority, timeTextOf(notBeforeOf(r, c, is)), timeText(t.now), id); err != nil {
+		return d, nil, err
+	}
+	t.stirred = append(t.stirred, id)
 	err = t.about(r.dispatch(), cortex.Event{Type: cortex.EventDispatchChanged,
 		Message: fmt.Sprintf("Dispatch %d (%s), which waits, was changed by %s", id, r.BeadID, c.By), Details: details(told)})
 	if err != nil {
@@ -94,4 +101,12 @@ func (t *tx) change(id int64, c Change) (d cortex.Dispatch, undo func() error, e
 		defer dir.Close()
 		return dir.Write(record.SpecFile, was)
 	}, nil
+}
+
+// notBeforeOf is what the row says after the change: where it does not speak of it, what a person may have written there stays.
+func notBeforeOf(r dispatchRow, c Change, is record.Spec) *time.Time {
+	if c.NotBefore == nil {
+		return r.dispatch().NotBefore
+	}
+	return is.NotBefore
 }

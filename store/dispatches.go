@@ -66,6 +66,9 @@ func (t *tx) gate(d cortex.Dispatch, limits func(cortex.Dispatch) []cortex.Limit
 			return ErrHeld
 		}
 	}
+	if d.NotBefore != nil && t.now.Before(*d.NotBefore) {
+		return ErrHeld
+	}
 	if err := t.s.mem.notStarted(d, t.now); err != nil {
 		return err
 	}

@@ -187,11 +187,12 @@ type Waiter struct {
 	Lane     cortex.Lane
 	Priority int
 	Since    time.Time // when it was accepted; zero where a person wrote something that is no time
+	Until    time.Time // it is not started before; zero: at once
 }
 
 // WaiterOf is d as the queue has it.
 func WaiterOf(d cortex.Dispatch) Waiter {
-	return Waiter{d.ID, d.BeadID, d.Lane(), d.Priority, timeOf(d.CreatedAt)}
+	return Waiter{d.ID, d.BeadID, d.Lane(), d.Priority, timeOf(d.CreatedAt), timeOf(d.NotBefore)}
 }
 
 // Startable lists, of these dispatches, those that wait for a start and have a spec; of all where ids is nil. Holds and limits

@@ -85,14 +85,14 @@ func each(column func(string) string, names ...string) []string {
 }
 
 var waiterColumns = columns([]string{"id"}, each(textColumn, "bead_id", "project", "agent", "provider"),
-	each(timeColumn, "created_at"), []string{numberColumn("priority", cortex.PriorityDefault)})
+	each(timeColumn, "created_at", "not_before"), []string{numberColumn("priority", cortex.PriorityDefault)})
 
 var startColumns = columns(each(textColumn, "project", "agent", "provider"), each(timeColumn, "dispatched_at"))
 
 var dispatchColumns = columns([]string{"id"},
 	each(textColumn, "bead_id", "project", "agent", "provider", "tier", "tty", "session_name", "status", "stage",
 		"failure_category", "failure_summary", "stopped_by", "stop_order", "idempotency_key", "request_hash"),
-	each(timeColumn, "created_at", "dispatched_at", "completed_at", "updated_at"),
+	each(timeColumn, "created_at", "dispatched_at", "completed_at", "updated_at", "not_before"),
 	each(intColumn, "pid", "exit_code", "signal", "input_tokens", "output_tokens"),
 	each(realColumn, "duration_s", "cost_usd"),
 	[]string{numberColumn("priority", cortex.PriorityDefault)},
@@ -117,6 +117,7 @@ type dispatchRow struct {
 	DispatchedAt    *string  `db:"dispatched_at"`
 	CompletedAt     *string  `db:"completed_at"`
 	UpdatedAt       *string  `db:"updated_at"`
+	NotBefore       *string  `db:"not_before"`
 	ExitCode        *int     `db:"exit_code"`
 	Signal          *int     `db:"signal"`
 	DurationS       *float64 `db:"duration_s"`
@@ -143,7 +144,7 @@ func (r dispatchRow) dispatch() cortex.Dispatch {
 		PID: r.PID, TTY: r.TTY, SessionName: r.SessionName,
 		Status: cortex.Status(r.Status), Stage: cortex.Stage(r.Stage), Priority: r.Priority,
 		CreatedAt: parseTime(r.CreatedAt), DispatchedAt: parseTime(r.DispatchedAt),
-		CompletedAt: parseTime(r.CompletedAt), UpdatedAt: parseTime(r.UpdatedAt),
+		CompletedAt: parseTime(r.CompletedAt), UpdatedAt: parseTime(r.UpdatedAt), NotBefore: parseTime(r.NotBefore),
 		ExitCode: r.ExitCode, Signal: r.Signal, DurationS: r.DurationS, Attempts: r.Attempts, Retries: r.Retries,
 		FailureCategory: cortex.Category(r.FailureCategory), FailureSummary: r.FailureSummary,
 		StoppedBy: cortex.Stopper(r.StoppedBy), InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, CostUSD: r.CostUSD,

@@ -31,7 +31,7 @@ var submitFlags = []struct {
 	{"timeout", "timeout", "stop it after this time, such as 30m", false},
 	{"idempotency-key", "idempotency_key", "submit it once, however often this is called with the same key", false},
 	{"prompt", "prompt", "what to tell the agent", true},
-	{"not-before", "not_before", "start it no earlier", true},
+	{"not-before", "not_before", "start it no earlier than this time (2026-02-18T06:01:00Z) or so long from now (1h30m)", false},
 	{"idle-timeout", "idle_timeout", "stop it after this time without output", true},
 }
 

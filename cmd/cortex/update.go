@@ -12,11 +12,11 @@ import (
 
 func (c *cli) update() *cobra.Command {
 	var priority int
-	var timeout string
+	var timeout, notBefore string
 	cmd := &cobra.Command{
-		Use:   "update ID... [--priority N] [--timeout DURATION]",
+		Use:   "update ID... [--priority N] [--timeout DURATION] [--not-before TIME]",
 		Short: "Change dispatches that wait",
-		Long:  "Update gives dispatches that wait another priority or timeout. What runs stays as it is.",
+		Long:  "Update gives dispatches that wait another priority, timeout or time. What runs stays as it is.",
 		Example: `  cortex update 12 --priority 0
   cortex update 12 13 --timeout 2h
   cortex update 12 --timeout 0s     # none`,
@@ -33,8 +33,11 @@ func (c *cli) update() *cobra.Command {
 			if cmd.Flags().Changed("timeout") {
 				body["timeout"] = timeout
 			}
+			if cmd.Flags().Changed("not-before") {
+				body["not_before"] = notBefore
+			}
 			if len(body) == 0 {
-				return usage("cortex update: say what to change: --priority or --timeout")
+				return usage("cortex update: say what to change: --priority, --timeout or --not-before")
 			}
 			daemon, err := c.connect()
 			if err != nil {
@@ -60,6 +63,7 @@ func (c *cli) update() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&priority, "priority", 0, "0 is started first, 4 last")
 	cmd.Flags().StringVar(&timeout, "timeout", "", "how long it may run, such as 30m; 0s for no limit")
+	cmd.Flags().StringVar(&notBefore, "not-before", "", "start it no earlier than this time (2026-02-18T06:01:00Z) or so long from now (1h30m; 0s: at once)")
 	return cmd
 }
 

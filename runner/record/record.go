@@ -65,6 +65,8 @@ type Spec struct {
 	Priority  int       `json:"priority"`
 	CreatedAt time.Time `json:"created_at"`
 
+	NotBefore *time.Time `json:"not_before,omitempty"` // it is not started before
+
 	Key     string `json:"idempotency_key,omitempty"`
 	Request string `json:"request_hash,omitempty"` // of the request that came with Key
 
