@@ -4,6 +4,7 @@ package cortex
 type Check struct {
 	Name   string
 	OK     bool
+	Notice bool   // while it is not OK: somebody should see to it, but the daemon is none the worse for it
 	Detail string // what was seen
 	Hint   string // what to do; empty when OK
 }

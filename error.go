@@ -33,6 +33,7 @@ const (
 	ReasonStopping         Reason = "stopping"
 	ReasonWaitTimeout      Reason = "wait_timeout"
 	ReasonOutputGone       Reason = "output_gone"
+	ReasonConfigRefused    Reason = "config_refused"
 )
 
 // Error is the one error type for people: what went wrong, and what to do about it.

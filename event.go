@@ -48,6 +48,9 @@ const (
 	EventDiskRecovered      EventType = "disk_recovered"        // above it again
 	EventJournalReplayed    EventType = "stop_journal_replayed" // orders of a locked time are now in the database
 
+	EventConfigReloaded EventType = "config_reloaded" // what counts now, and what from the next start on
+	EventConfigRefused  EventType = "config_refused"  // the file has mistakes: what was in force stays
+
 	EventDescriptorsLow       EventType = "descriptors_low"       // few are free: nothing starts
 	EventDescriptorsRecovered EventType = "descriptors_recovered" // enough again
 	EventMemoryLow            EventType = "memory_low"            // past scheduler.min_memory: nothing starts

@@ -25,7 +25,7 @@ type guard struct {
 	log          *slog.Logger
 }
 
-// newGuard uses Token, Config.API and Log of o.
+// newGuard uses Token, Config.API and Log of o. A guard never changes: SetConfig makes another.
 func newGuard(o Options) *guard {
 	g := &guard{token: sha256.Sum256([]byte(o.Token)), requireToken: o.Config.API.RequireToken, log: o.Log}
 	for _, host := range o.Config.API.AllowedHosts {

@@ -152,7 +152,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		asOthers(t, body, sub)
-		spec, err := new(Server).specOf(sub)
+		spec, err := testServer(t).specOf(sub)
 		if !forPeople(err) {
 			t.Fatalf("%#v", err)
 		}

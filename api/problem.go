@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"cortex"
+	"cortex/config"
 	"cortex/store"
 )
 
@@ -38,6 +39,7 @@ var statuses = map[cortex.Reason]int{
 	cortex.ReasonStopping:         http.StatusServiceUnavailable,
 	cortex.ReasonWaitTimeout:      http.StatusGatewayTimeout,
 	cortex.ReasonOutputGone:       http.StatusNotFound,
+	cortex.ReasonConfigRefused:    http.StatusBadRequest,
 }
 
 // problemOf is err as one for people. What is none, nor a condition of the store's with a reason of its own, is internal:
@@ -78,7 +80,11 @@ func writeProblem(w http.ResponseWriter, r *http.Request, err error, log *slog.L
 	}
 	// A handler may have set these for the answer that it then could not give.
 	h.Del("Location")
-	writeJSON(w, code, Problem{Error: p.Message, Code: code, Reason: string(p.Reason), Hint: p.Hint}, log)
+	answer := Problem{Error: p.Message, Code: code, Reason: string(p.Reason), Hint: p.Hint}
+	if wrong, ok := errors.AsType[config.Problems](p.Err); ok {
+		answer.Problems = mistakesOf(wrong)
+	}
+	writeJSON(w, code, answer, log)
 }
 
 // writeJSON answers with v. What can't be sent has no reader any more; it is noted at debug level.

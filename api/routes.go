@@ -52,6 +52,7 @@ func table() []route {
 		{"POST", "/scheduler/pause", (*Server).pause, act, nil, nil},
 		{"POST", "/scheduler/resume", (*Server).resume, act, nil, []string{"verify"}},
 		{"GET", "/scheduler/queue", (*Server).queue, look, []string{"limit"}, nil},
+		{"POST", "/config/reload", (*Server).reload, act, nil, nil},
 		{"GET", "/dispatches", (*Server).listDispatches, look, listQuery, nil},
 		{"POST", "/dispatches", (*Server).submit, start, nil, nil},
 		{"POST", "/dispatches/cancel", (*Server).cancelMany, act, []string{"wait"}, nil},
@@ -108,7 +109,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) error {
 // call runs one route: who may, then the query, then the handler.
 func (s *Server) call(rt route, w http.ResponseWriter, r *request) error {
 	if rt.needs == start {
-		if err := s.guard.mayStart(r.Request); err != nil {
+		if err := s.guard.Load().mayStart(r.Request); err != nil {
 			return err
 		}
 	}

@@ -38,6 +38,7 @@ func TestRouting(t *testing.T) {
 		{"HEAD", "/dispatches/12/output", "GET /dispatches/{id}/output 12"},
 		{"GET", "/dispatches?status=running&status=failed", "GET /dispatches "},
 		{"POST", "/scheduler/pause", "POST /scheduler/pause "},
+		{"POST", "/config/reload", "POST /config/reload "},
 
 		{"GET", "/", "not_found"},
 		{"GET", "/nothing", "not_found"},
@@ -67,6 +68,7 @@ func TestRouting(t *testing.T) {
 		{"DELETE", "/dispatches", "method_not_allowed GET, HEAD, POST"},
 		{"OPTIONS", "/dispatches", "method_not_allowed GET, HEAD, POST"},
 		{"GET", "/dispatches/cancel", "method_not_allowed POST"},
+		{"GET", "/config/reload", "method_not_allowed POST"},
 		{"GET", "/dispatches/12/cancel", "method_not_allowed POST"},
 		{"PUT", "/dispatches/12", "method_not_allowed GET, HEAD, PATCH"},
 		{"get", "/status", "method_not_allowed GET, HEAD"},

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cortex/config"
@@ -23,20 +24,23 @@ import (
 type Options struct {
 	Sched   *sched.Scheduler
 	Store   *store.Store
-	Config  config.Config
-	Home    string // the state folder, ~/.cortex
-	Token   string // what Authorization: Bearer must hold; see LoadToken
+	Config  config.Config // in force at the start; see SetConfig
+	Home    string        // the state folder, ~/.cortex
+	Token   string        // what Authorization: Bearer must hold; see LoadToken
 	Version string
 	Metrics http.Handler // answers GET /metrics
 	Log     *slog.Logger
 	Started time.Time
+
+	Configuration Configuration
 }
 
-// Server answers requests. It has no state of its own.
+// Server answers requests. It has no state of its own but the configuration that is in force.
 type Server struct {
 	Options
 	log      *slog.Logger
-	guard    *guard
+	guard    atomic.Pointer[guard]
+	config   atomic.Pointer[config.Config]
 	routes   []route
 	runs     string
 	stopping chan struct{} // closed when no more connections are taken: what waits answers
@@ -45,14 +49,15 @@ type Server struct {
 
 // New makes a Server; it opens and starts nothing.
 func New(o Options) *Server {
-	return &Server{
+	s := &Server{
 		Options:  o,
 		log:      o.Log.With("component", "api"),
-		guard:    newGuard(o),
 		routes:   table(),
 		runs:     filepath.Join(o.Home, "runs"),
 		stopping: make(chan struct{}),
 	}
+	s.SetConfig(o.Config)
+	return s
 }
 
 // Limits of time.
@@ -72,12 +77,11 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var handlers sync.WaitGroup
-	guarded := s.guard.wrap(s)
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			handlers.Add(1)
 			defer handlers.Done()
-			guarded.ServeHTTP(w, r)
+			s.guard.Load().wrap(s).ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout:            headerTime,
 		IdleTimeout:                  idleTime,

@@ -25,7 +25,7 @@ func (s *Server) status(w http.ResponseWriter, _ *request) error {
 		Uptime:              FormatDuration(time.Since(s.Started)),
 		Version:             s.Version,
 		PID:                 os.Getpid(),
-		ConfigPath:          wordOf(s.Config.Path),
+		ConfigPath:          wordOf(s.config.Load().Path),
 	}, s.log)
 	return nil
 }

@@ -155,17 +155,18 @@ func (s *Server) specOf(sub submission) (record.Spec, error) {
 			return record.Spec{}, err
 		}
 	}
+	settings := s.config.Load().Runner
 	spec := record.Spec{
 		Format: record.Format, Bead: sub.bead, Project: sub.project,
 		Agent: sub.agent, Provider: sub.provider, Tier: sub.tier, Priority: sub.priority,
 		Key: sub.key, Request: request,
 		Command: sub.command, Env: dispatchEnv(os.Environ(), sub.env), Workdir: workdir, Stdin: record.StdinPTY,
 		TimeoutMS: sub.timeout.Milliseconds(),
-		GraceMS:   s.Config.Runner.Grace.Milliseconds(),
-		OutputMax: s.Config.Runner.OutputMax,
-		NoCgroup:  !s.Config.Runner.Cgroup,
-		Columns:   s.Config.Runner.Columns,
-		Rows:      s.Config.Runner.Rows,
+		GraceMS:   settings.Grace.Milliseconds(),
+		OutputMax: settings.OutputMax,
+		NoCgroup:  !settings.Cgroup,
+		Columns:   settings.Columns,
+		Rows:      settings.Rows,
 	}
 	if !sub.notBefore.IsZero() {
 		spec.NotBefore = &sub.notBefore

@@ -39,10 +39,7 @@ func TestEnvNames(t *testing.T) {
 
 func testServer(t *testing.T) *Server {
 	t.Helper()
-	s := &Server{Options: Options{Config: config.Defaults()}, routes: table()}
-	s.log = discard
-	s.guard = newGuard(Options{Token: "secret", Log: discard})
-	return s
+	return New(Options{Config: config.Defaults(), Token: "secret", Log: discard})
 }
 
 func TestSpecOf(t *testing.T) {

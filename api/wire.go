@@ -224,6 +224,7 @@ type CancelResults struct {
 type Check struct {
 	Name   string  `json:"name"`
 	OK     bool    `json:"ok"`
+	Notice bool    `json:"notice,omitempty"` // not ok, and healthy all the same
 	Detail *string `json:"detail"`
 	Hint   *string `json:"hint"`
 }
@@ -273,6 +274,8 @@ type Problem struct {
 	Code   int    `json:"code"` // the HTTP status
 	Reason string `json:"reason"`
 	Hint   string `json:"hint"`
+
+	Problems []Mistake `json:"problems,omitempty"` // of a configuration that is refused: all of them
 }
 
 // encode is one JSON value and a newline. Of <, > and & nothing is escaped: commands hold them, and no browser renders

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,7 +42,12 @@ func newLayer() layer {
 //
 // The error is Problems with everything that is wrong in file and environment together; then there is no Config.
 func Load(flag string, environ []string, cwd string) (Config, error) {
-	src := find(flag, environ, cwd)
+	cfg, _, err := load(find(flag, environ, cwd), environ)
+	return cfg, err
+}
+
+// load is Load of the file that was chosen; at is where each value that is set stands, the variable where both set it.
+func load(src source, environ []string) (cfg Config, at map[string]Problem, _ error) {
 	file, problems := newLayer(), Problems(nil)
 	if src.path != "" {
 		if content, problem := src.read(); problem != nil {
@@ -60,20 +66,19 @@ func Load(flag string, environ []string, cwd string) (Config, error) {
 		confmap.Provider(vars.named, ""),
 	)
 	problems = append(problems, unmerged(err)...)
+	at = maps.Clone(file.at)
+	maps.Copy(at, vars.at)
 	if path, what := cfg.conflict(); path != "" && err == nil {
-		at, ok := vars.at[path]
-		if !ok {
-			at = file.at[path]
-		}
-		at.What = what
-		problems = append(problems, at)
+		problem := at[path]
+		problem.What = what
+		problems = append(problems, problem)
 	}
 	if len(problems) > 0 {
 		problems.sort()
-		return Config{}, problems
+		return Config{}, nil, problems
 	}
 	cfg.Path = src.path
-	return cfg, nil
+	return cfg, at, nil
 }
 
 // merge lays the later over the earlier ones.

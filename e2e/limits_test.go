@@ -60,6 +60,23 @@ func TestLimits(t *testing.T) {
 	h.Post("/dispatches/cancel?wait=30s", `{"status":"running","grace":"0s"}`)
 }
 
+// Limits and ageing of a file that is read again count at once, for what waits already; a table that is gone counts no more.
+func TestLimitsReloaded(t *testing.T) {
+	t.Parallel()
+	h, _, file := configured(t, "[projects.\"my.shop\"]\nmax_concurrent = 1\n")
+	sleep := []string{"sleep", "100000"}
+	one := submitIn(h, "my.shop", "", sleep...)
+	h.WaitRunning(one)
+	two, three := submitIn(h, "my.shop", "", sleep...), submitIn(h, "my.shop", "", sleep...)
+	writeFile(t, file, "[projects.\"my.shop\"]\nmax_concurrent = 2\n[scheduler]\nageing = \"1h\"\n", 0o600)
+	wantReload(t, h, "projects.my.shop.max_concurrent scheduler.ageing", "")
+	awaitRunning(t, h, one, two)
+	writeFile(t, file, "", 0o600)
+	wantReload(t, h, "projects.my.shop.max_concurrent projects.my.shop.max_starts_per_minute scheduler.ageing", "")
+	awaitRunning(t, h, one, two, three)
+	h.Post("/dispatches/cancel?wait=30s", `{"status":"running","grace":"0s"}`)
+}
+
 // A limit of starts survives the daemon: it is counted from the database.
 func TestStartsPerMinute(t *testing.T) {
 	t.Parallel()

@@ -20,7 +20,8 @@ import (
 // Options are what is shown. The functions are called once a scrape, from any goroutine, and must not wait.
 type Options struct {
 	Snapshot func() sched.Status
-	Failures func() float64 // dispatches that ended as failed since the database was made; never falls
+	Failures func() float64                     // dispatches that ended as failed since the database was made; never falls
+	Config   func() (refused bool, restart int) // whether the file is refused, and how many of its keys need a restart
 	Version  string
 	Started  time.Time // of the daemon
 }
@@ -41,7 +42,7 @@ type collector struct {
 	Options
 	revision string
 
-	dispatches, running, pending, failures, paused, recent, limit, unrecorded, holds, lastPass, build, start *prometheus.Desc
+	dispatches, running, pending, failures, paused, recent, limit, unrecorded, holds, lastPass, build, start, refused, restart *prometheus.Desc
 }
 
 func newCollector(o Options) *collector {
@@ -63,6 +64,8 @@ func newCollector(o Options) *collector {
 		lastPass:   desc("scheduler_last_pass_timestamp_seconds", "When the scheduler last looked for something to start."),
 		build:      desc("build_info", "1, with what this daemon was built from.", "version", "revision", "goversion"),
 		start:      desc("start_timestamp_seconds", "When this daemon started."),
+		refused:    desc("config_refused", "1 while the configuration as it was last read is refused, else 0."),
+		restart:    desc("config_restart_required", "Keys of the configuration that count only from a restart on and have changed."),
 	}
 }
 
@@ -70,6 +73,7 @@ func newCollector(o Options) *collector {
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.dispatches, c.running, c.pending, c.failures, c.paused, c.recent, c.limit, c.unrecorded, c.holds, c.lastPass, c.build, c.start,
+		c.refused, c.restart,
 	} {
 		to <- d
 	}
@@ -111,6 +115,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	gauge(c.lastPass, seconds(s.LastTick))
 	gauge(c.build, 1, c.Version, c.revision, runtime.Version())
 	gauge(c.start, seconds(c.Started))
+	wrong, restart := c.Config()
+	refused := 0.0
+	if wrong {
+		refused = 1
+	}
+	gauge(c.refused, refused)
+	gauge(c.restart, float64(restart))
 }
 
 // seconds is a time as Prometheus writes it; 0 for one that has not been.

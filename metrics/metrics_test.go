@@ -24,6 +24,7 @@ func example() Options {
 	return Options{
 		Version: "v2026.2.18", Started: time.Unix(1_771_338_138, 500_000_000),
 		Failures: func() float64 { return 4 },
+		Config:   func() (bool, int) { return true, 2 },
 		Snapshot: func() sched.Status {
 			return sched.Status{
 				State: sched.StatePaused, PausedAt: &paused, LastTick: time.Unix(1_771_394_412, 0),
@@ -91,11 +92,11 @@ func TestLint(t *testing.T) {
 // TestDefaults: the libraries' own metrics are there, and before anything ran every series of ours is, at 0.
 func TestDefaults(t *testing.T) {
 	text := scrape(t, Options{Snapshot: func() sched.Status { return sched.Status{State: sched.StateRunning} },
-		Failures: func() float64 { return 0 }})
+		Failures: func() float64 { return 0 }, Config: func() (bool, int) { return false, 0 }})
 	for _, want := range []string{
 		"\nprocess_resident_memory_bytes ", "\ngo_goroutines ", "\ncortex_dispatches_running 0\n", "\ncortex_dispatches_pending 0\n",
 		"\ncortex_dispatch_failures_total 0\n", "\ncortex_scheduler_paused 0\n", "\ncortex_dispatches{status=\"failed\"} 0\n",
-		"\ncortex_holds{kind=\"disk\"} 0\n", "\ncortex_scheduler_last_pass_timestamp_seconds 0\n",
+		"\ncortex_config_refused 0\n", "\ncortex_config_restart_required 0\n", "\ncortex_holds{kind=\"disk\"} 0\n", "\ncortex_scheduler_last_pass_timestamp_seconds 0\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing", want)

@@ -64,8 +64,8 @@ func (s *Scheduler) room() (free, floor int64, err error) {
 		return 0, 0, fmt.Errorf("statfs %s: %w", s.home, err)
 	}
 	free = int64(st.Bavail) * st.Bsize
-	if s.floor != 0 {
-		return free, s.floor, nil
+	if floor := s.rulesNow().DiskFloor; floor != 0 {
+		return free, floor, nil
 	}
 	return free, Floor(int64(st.Blocks) * st.Bsize), nil
 }

@@ -45,9 +45,7 @@ func pressureHold(held *cortex.Hold, kind cortex.HoldKind, reason string, now ti
 
 // lookAtHost sets and lifts the holds of memory and load.
 func (s *Scheduler) lookAtHost(ctx context.Context, now time.Time) {
-	s.mu.Lock()
-	marks := s.marks
-	s.mu.Unlock()
+	marks := s.rulesNow().Marks
 	available, load, err := hostPressure(marks)
 	if err != nil {
 		s.log.Warn("can't see how loaded the host is", "err", err)

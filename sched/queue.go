@@ -2,6 +2,8 @@ package sched
 
 import (
 	"cmp"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/tidwall/btree"
@@ -93,6 +95,15 @@ func (q *queue) drop(id int64) {
 	if lane.Delete(w); lane.Len() == 0 {
 		delete(q.lanes, w.Lane)
 	}
+}
+
+// age has another ageing from now on.
+func (q *queue) age(ageing time.Duration) {
+	if q.ageing == ageing {
+		return
+	}
+	q.ageing = ageing
+	q.replace(slices.Collect(maps.Values(q.byID)))
 }
 
 // replace makes the queue anew of what waits now.

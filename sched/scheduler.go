@@ -23,7 +23,6 @@ type Scheduler struct {
 	tmux  *tmux.Client
 	home  string
 	queue *queue // guarded by waiting
-	floor int64
 	log   *slog.Logger
 
 	waiting sync.Mutex // held while the queue is read anew or looked at
@@ -35,11 +34,11 @@ type Scheduler struct {
 	adopted chan struct{}
 
 	mu        sync.Mutex
+	rules     Rules              // guarded by mu; see SetRules
 	lastTick  time.Time          // guarded by mu
 	resumedAt time.Time          // guarded by mu
 	starts    []time.Time        // guarded by mu; since the last pause or resume, the recent ones
 	lately    []start            // guarded by mu; of the last startSpan, for the limits
-	limits    Limits             // guarded by mu
 	pausing   int                // guarded by mu; pauses that are being ordered: no claim begins
 	giveUp    context.CancelFunc // guarded by mu; ends the claims that still wait for the database
 	disk      *cortex.Hold       // guarded by mu; the computed hold of a full disk
@@ -48,7 +47,6 @@ type Scheduler struct {
 	held      bool               // guarded by mu; at the last pass an operator's hold of scope all was in force
 
 	descriptors *cortex.Hold // guarded by mu; the computed hold of descriptors that run out
-	marks       Marks        // guarded by mu
 	memory      *cortex.Hold // guarded by mu; the computed hold of memory that runs out
 	load        *cortex.Hold // guarded by mu; the computed hold of processors that are too busy
 }
@@ -59,10 +57,7 @@ type Options struct {
 	Supervisor *supervisor.Supervisor
 	Tmux       *tmux.Client
 	Home       string // its file system is the one that must not run full
-	Limits     Limits
-	Marks      Marks
-	Ageing     time.Duration // 0: what waits goes by priority alone
-	DiskFloor  int64         // bytes; 0: Floor of the file system's size
+	Rules      Rules
 	Log        *slog.Logger
 }
 
@@ -70,7 +65,7 @@ type Options struct {
 func New(o Options) *Scheduler {
 	now := time.Now()
 	return &Scheduler{
-		store: o.Store, sup: o.Supervisor, tmux: o.Tmux, home: o.Home, limits: o.Limits, marks: o.Marks, queue: newQueue(o.Ageing), floor: o.DiskFloor, log: o.Log,
+		store: o.Store, sup: o.Supervisor, tmux: o.Tmux, home: o.Home, rules: o.Rules, queue: newQueue(o.Rules.Ageing), log: o.Log,
 		began: now, resumedAt: now, lastTick: now,
 		wake: make(chan struct{}, 1), known: make(chan struct{}), adopted: make(chan struct{}),
 	}
@@ -231,7 +226,7 @@ func (s *Scheduler) bounds(now time.Time) (Limits, []start) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lately = slices.DeleteFunc(s.lately, func(b start) bool { return now.Sub(b.at) >= startSpan })
-	return s.limits, slices.Clone(s.lately)
+	return s.rules.Limits, slices.Clone(s.lately)
 }
 
 // maxStirred is how many dispatches are looked up one by one; beyond it all that waits is read anew.

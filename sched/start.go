@@ -57,8 +57,9 @@ func (s *Scheduler) endClaims() {
 }
 
 func (s *Scheduler) claim(ctx context.Context, id int64) {
+	limits := s.rulesNow().Limits // until it is over: SetRules waits for that
 	fault.Point("claim.before")
-	at, err := s.store.Claim(ctx, id, s.limitsNow().For, s.giveBack)
+	at, err := s.store.Claim(ctx, id, limits.For, s.giveBack)
 	switch {
 	case err == nil:
 		fault.Point("claim.after")
@@ -78,12 +79,6 @@ func (s *Scheduler) claim(ctx context.Context, id int64) {
 func (s *Scheduler) giveBack(at cortex.Attempt) {
 	s.sup.GiveBack(at)
 	s.store.Taken()
-}
-
-func (s *Scheduler) limitsNow() Limits {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.limits
 }
 
 // started notes a start, for recent_dispatch_count and the limits of starts.

@@ -23,7 +23,7 @@ func recent(starts []time.Time, now time.Time) []time.Time {
 // Status never waits: it shows what is in memory.
 func (s *Scheduler) Status() Status {
 	now := time.Now()
-	st := Status{State: StateRunning, StartedAt: s.began, MaxConcurrent: s.limitsNow().Concurrent, Holds: s.holds(now)}
+	st := Status{State: StateRunning, StartedAt: s.began, MaxConcurrent: s.rulesNow().Limits.Concurrent, Holds: s.holds(now)}
 	// What waits is looked at twice: what moves meanwhile is counted twice, and else might be nowhere. A status of nothing is
 	// taken for the end of all.
 	waiting := s.store.Waiting()

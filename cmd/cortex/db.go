@@ -77,7 +77,7 @@ func (c *cli) rebuild(ctx context.Context, configPath string, force bool) error 
 		return err
 	}
 	cfg.Log.Level = "warn"
-	d, err := build(cfg, home, store.Options{Anew: true})
+	d, err := build(cfg, newReloader(config.Origin{}, config.Mark{}, cfg), home, store.Options{Anew: true})
 	if err != nil {
 		return err
 	}
@@ -123,11 +123,20 @@ func claimHome(home string) (*lock, error) {
 
 // loadConfig reads the configuration as the daemon does.
 func loadConfig(path string) (config.Config, error) {
+	o, err := origin(path)
+	if err != nil {
+		return config.Config{}, err
+	}
+	return config.Load(o.Flag, o.Environ, o.Cwd)
+}
+
+// origin is where this program's configuration comes from; path is that of --config.
+func origin(path string) (config.Origin, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
-		return config.Config{}, fmt.Errorf("where am I: %w", err)
+		return config.Origin{}, fmt.Errorf("where am I: %w", err)
 	}
-	return config.Load(path, os.Environ(), cwd)
+	return config.Origin{Flag: path, Environ: os.Environ(), Cwd: cwd}, nil
 }
 
 // tally is how many dispatches there are by status.

@@ -48,7 +48,9 @@ func (c *cli) printHealth(h api.Health) error {
 	for _, check := range h.Checks {
 		state := "ok"
 		if !check.OK {
-			state = "FAILED"
+			if state = "FAILED"; check.Notice {
+				state = "notice"
+			}
 		}
 		rows = append(rows, []string{"  " + printable(check.Name), state, word(check.Detail)})
 		if check.Hint != nil {

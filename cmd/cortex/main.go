@@ -96,7 +96,8 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage, 69 no daemon.`,
 	root.PersistentFlags().StringVarP(&c.format, "output", "o", "text", "how to answer: text or json")
 	root.Flags().StringVar(&opts.configPath, "config", "", "configuration file (else $CORTEX_CONFIG, ./cortex.toml, ~/.config/cortex/cortex.toml)")
 	root.Flags().BoolVar(&opts.dryRun, "dry-run", false, "check the configuration, then exit; nothing is started or written")
-	root.AddCommand(c.submit(), c.status(), c.list(), c.logs(), c.wait(), c.explain(), c.health(), c.update(), c.cancel(), c.pause(), c.resume(), c.db(), c.version())
+	root.AddCommand(c.submit(), c.status(), c.list(), c.logs(), c.wait(), c.explain(), c.health(), c.update(), c.cancel(),
+		c.pause(), c.resume(), c.reload(), c.db(), c.version())
 	return root
 }
 
@@ -183,7 +184,7 @@ func problem(err error) (int, api.Problem) {
 	switch {
 	case errors.As(err, &refused):
 		status := exitFailed
-		if refused.Code == 400 {
+		if refused.Code == 400 && refused.Problem.Reason != cortex.ReasonConfigRefused { // the command was right, the file is not
 			status = exitUsage
 		}
 		return status, api.Problem{Error: refused.Problem.Message, Code: refused.Code,

@@ -33,6 +33,9 @@ const closeTime = 5 * time.Second
 // knowTime bounds how long requests wait for a daemon that starts to find out what lives.
 const knowTime = 10 * time.Second
 
+// reloadEnd is how long a daemon that stops waits for its reloader, which hangs where the file system of the configuration does.
+const reloadEnd = 2 * time.Second
+
 // serveOptions are the flags of `cortex` alone.
 type serveOptions struct {
 	configPath string
@@ -42,7 +45,12 @@ type serveOptions struct {
 
 // serve runs the daemon until SIGTERM, SIGINT or ctx's end. What runs then runs on, and the next daemon adopts it.
 func serve(ctx context.Context, o serveOptions) error {
-	cfg, err := loadConfig(o.configPath)
+	from, err := origin(o.configPath)
+	if err != nil {
+		return err
+	}
+	mark := from.Mark() // before it is read: what is written meanwhile is a change
+	cfg, err := config.Load(from.Flag, from.Environ, from.Cwd)
 	if err != nil {
 		return err
 	}
@@ -52,7 +60,9 @@ func serve(ctx context.Context, o serveOptions) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	signal.Ignore(syscall.SIGHUP) // a daemon that was started from a terminal outlives it
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // to reload; a daemon that was started from a terminal outlives it
+	defer signal.Stop(hangups)
 
 	home, err := stateDir()
 	if err != nil {
@@ -66,11 +76,11 @@ func serve(ctx context.Context, o serveOptions) error {
 		return err
 	}
 	defer held.release()
-	d, err := build(cfg, home, store.Options{})
+	d, err := build(cfg, newReloader(from, mark, cfg), home, store.Options{})
 	if err != nil {
 		return err
 	}
-	return d.run(ctx)
+	return d.run(ctx, hangups)
 }
 
 // daemon is everything that runs in `cortex`, wired together.
@@ -78,6 +88,8 @@ type daemon struct {
 	cfg     config.Config
 	home    string
 	log     *slog.Logger
+	level   *slog.LevelVar
+	reload  *reloader
 	store   *store.Store
 	tmux    *tmux.Client
 	sup     *supervisor.Supervisor
@@ -88,8 +100,9 @@ type daemon struct {
 
 // build wires a daemon. It opens the database; nothing is listened on and nothing starts yet. Of the store's options home and
 // log are filled in.
-func build(cfg config.Config, home string, opts store.Options) (*daemon, error) {
-	d := &daemon{cfg: cfg, home: home, log: newLogger(cfg), started: time.Now()}
+func build(cfg config.Config, reload *reloader, home string, opts store.Options) (*daemon, error) {
+	d := &daemon{cfg: cfg, home: home, level: new(slog.LevelVar), reload: reload, started: time.Now()}
+	d.log = newLogger(cfg.Log, d.level)
 	binary, err := runnerBinary(cfg.Runner.Binary)
 	if err != nil {
 		return nil, err
@@ -114,24 +127,36 @@ func build(cfg config.Config, home string, opts store.Options) (*daemon, error) 
 		Log: d.log.With("component", "supervisor"),
 	})
 	d.sched = sched.New(sched.Options{
-		Store: d.store, Supervisor: d.sup, Tmux: d.tmux, Home: home, Limits: limitsOf(cfg),
-		Marks:  sched.Marks{MinMemory: cfg.Scheduler.MinMemory, MaxLoad: cfg.Scheduler.MaxLoad},
-		Ageing: cfg.Scheduler.Ageing, DiskFloor: cfg.Disk.Floor, Log: d.log.With("component", "sched"),
+		Store: d.store, Supervisor: d.sup, Tmux: d.tmux, Home: home, Rules: rulesOf(cfg),
+		Log: d.log.With("component", "sched"),
 	})
 	d.api = api.New(api.Options{
 		Sched: d.sched, Store: d.store, Config: cfg, Home: home, Token: token, Version: version, Metrics: d.metrics(),
-		Log: d.log, Started: d.started,
+		Log: d.log, Started: d.started, Configuration: reload,
 	})
+	reload.apply, reload.record, reload.log = d.apply, d.store.AddEvent, d.log.With("component", "config")
 	return d, nil
 }
 
-func newLogger(cfg config.Config) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
-		level = slog.LevelInfo // config.Load has checked it
+// apply puts in force what of cfg may change while the daemon runs: every key that config says counts at a reload. First who
+// may, then what may start.
+func (d *daemon) apply(cfg config.Config) {
+	d.api.SetConfig(cfg)
+	setLevel(d.level, cfg.Log.Level)
+	d.sched.SetRules(rulesOf(cfg))
+}
+
+func setLevel(level *slog.LevelVar, word string) {
+	var l slog.Level                                      // info
+	if err := l.UnmarshalText([]byte(word)); err == nil { // config.Load has checked it
+		level.Set(l)
 	}
+}
+
+func newLogger(cfg config.Log, level *slog.LevelVar) *slog.Logger {
+	setLevel(level, cfg.Level)
 	options := &slog.HandlerOptions{Level: level}
-	if cfg.Log.Format == "json" {
+	if cfg.Format == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, options))
@@ -159,13 +184,13 @@ func runnerBinary(configured string) (string, error) {
 
 func (d *daemon) metrics() http.Handler {
 	return metrics.Handler(metrics.Options{
-		Snapshot: d.sched.Status, Failures: d.store.Failures, Version: version, Started: d.started,
+		Snapshot: d.sched.Status, Failures: d.store.Failures, Config: d.reload.state, Version: version, Started: d.started,
 	})
 }
 
 // run serves until ctx ends or a part of the daemon can't go on, and then stops every part in turn: first what takes orders,
 // last what records.
-func (d *daemon) run(ctx context.Context) error {
+func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	listeners, err := d.listen()
 	if err != nil {
 		return errors.Join(err, d.closeParts())
@@ -174,6 +199,7 @@ func (d *daemon) run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { d.sched.Run(ctx) })
+	go d.reload.run(ctx, hangups)
 	wg.Go(func() { d.announce(ctx) })
 	wg.Go(func() {
 		select {
@@ -187,6 +213,11 @@ func (d *daemon) run(ctx context.Context) error {
 	err = d.api.Serve(ctx, listeners...)
 	cancel(err)
 	wg.Wait()
+	select {
+	case <-d.reload.ended:
+	case <-time.After(reloadEnd):
+		d.log.Error("the configuration file hangs, and is left to itself")
+	}
 	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}

@@ -5,7 +5,14 @@ import (
 	"cortex/sched"
 )
 
-// limitsOf are the bounds of starts that cfg sets.
+// rulesOf is what cfg says about starts.
+func rulesOf(cfg config.Config) sched.Rules {
+	return sched.Rules{
+		Limits: limitsOf(cfg), Ageing: cfg.Scheduler.Ageing, DiskFloor: cfg.Disk.Floor,
+		Marks: sched.Marks{MinMemory: cfg.Scheduler.MinMemory, MaxLoad: cfg.Scheduler.MaxLoad},
+	}
+}
+
 func limitsOf(cfg config.Config) sched.Limits {
 	bounds := func(named map[string]config.Bound) map[string]sched.Bound {
 		all := make(map[string]sched.Bound, len(named))
