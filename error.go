@@ -24,6 +24,7 @@ const (
 	ReasonMethodNotAllowed Reason = "method_not_allowed"
 	ReasonNotRunning       Reason = "not_running"
 	ReasonNotPending       Reason = "not_pending"
+	ReasonHoldComputed     Reason = "hold_computed"
 	ReasonKeyConflict      Reason = "idempotency_conflict"
 	ReasonTooLarge         Reason = "too_large"
 	ReasonDBLocked         Reason = "db_locked"

@@ -23,6 +23,9 @@ const (
 	EventDaemonStopped      EventType = "daemon_stopped"
 	EventSchedulerPaused    EventType = "scheduler_paused"
 	EventSchedulerResumed   EventType = "scheduler_resumed"
+	EventPausedLong         EventType = "paused_long" // longer than scheduler.paused_warning; once per pause
+	EventHoldSet            EventType = "hold_set"    // of a scope other than all: that is scheduler_paused
+	EventHoldLifted         EventType = "hold_lifted" // or ended by itself
 	EventDispatchSubmitted  EventType = "dispatch_submitted"
 	EventDispatchStarted    EventType = "dispatch_started"
 	EventDispatchGivenBack  EventType = "dispatch_given_back" // claimed, then put back to pending before anything started

@@ -1,6 +1,7 @@
 package cortex
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -28,8 +29,22 @@ func (k HoldKind) LiftedByResume() bool {
 	return k == HoldOperator || k == HoldTTL || k == HoldDrain
 }
 
-// ScopeAll is the scope of a pause. Others are project:NAME, agent:NAME, provider:NAME and bead:NAME.
+// Computed reports whether holds of this kind are computed at the gate: they are never stored, and lift themselves.
+func (k HoldKind) Computed() bool {
+	return k == HoldDisk || k == HoldDB || k == HoldTmux || k == HoldDescriptors
+}
+
+// ScopeAll is the scope of a pause. Others are one of ScopeKinds and a name: project:NAME.
 const ScopeAll = "all"
+
+// ScopeKinds are what of a dispatch a scope may name.
+var ScopeKinds = []string{"project", "agent", "provider", "bead"}
+
+// ValidScope reports whether a hold may be set with this scope. A name is taken as it is, and may hold colons.
+func ValidScope(scope string) bool {
+	kind, name, _ := strings.Cut(scope, ":")
+	return scope == ScopeAll || slices.Contains(ScopeKinds, kind) && name != ""
+}
 
 // Hold is a reason why something may not start. Paused means that at least one hold of scope all is in force.
 type Hold struct {
@@ -38,6 +53,7 @@ type Hold struct {
 	Scope  string
 	Reason string
 	By     string // who says to have set it
+	Own    bool   // set beside the others, to be lifted alone: a pause does not go on with it
 	Via    string // http, socket or auto
 	Since  time.Time
 	Until  *time.Time // nil: until it is lifted

@@ -12,8 +12,3 @@ type Lane struct{ Project, Agent, Provider string }
 
 // Lane is the one that d is in.
 func (d Dispatch) Lane() Lane { return Lane{d.Project, d.Agent, d.Provider} }
-
-// Within reports whether the dispatches of the lane are in scope.
-func (l Lane) Within(scope string) bool {
-	return Hold{Scope: scope}.Covers(Dispatch{Project: l.Project, Agent: l.Agent, Provider: l.Provider})
-}

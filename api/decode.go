@@ -300,6 +300,15 @@ func takeInt(into *int, low, high int) func(value) error {
 	}
 }
 
+func takeID(into *int64) func(value) error {
+	return func(v value) error {
+		if json.Unmarshal(v.raw, into) != nil || *into < 1 {
+			return badValue(v.name, "want an id, a whole number from 1 on, got "+clip(string(v.raw)))
+		}
+		return nil
+	}
+}
+
 func takeIDs(into *[]int64, most int) func(value) error {
 	return func(v value) error {
 		var list []json.RawMessage

@@ -80,13 +80,8 @@ func filterOf(q url.Values, now time.Time) (store.Filter, error) {
 	if f.Limit, err = queryInt(q, "limit", 1, listMost, listDefault); err != nil {
 		return f, err
 	}
-	if q.Has("cursor") {
-		f.Before, err = strconv.ParseInt(q.Get("cursor"), 10, 64)
-		if err != nil || f.Before < 1 {
-			return f, badQuery(fmt.Sprintf("cursor: %q is none", clip(q.Get("cursor"))), "take next_cursor of the last answer")
-		}
-	}
-	return f, nil
+	f.Before, err = queryCursor(q)
+	return f, err
 }
 
 // statusesOf reads ?status=: repeated, or a list with commas.

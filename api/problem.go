@@ -30,6 +30,7 @@ var statuses = map[cortex.Reason]int{
 	cortex.ReasonMethodNotAllowed: http.StatusMethodNotAllowed,
 	cortex.ReasonNotRunning:       http.StatusConflict,
 	cortex.ReasonNotPending:       http.StatusConflict,
+	cortex.ReasonHoldComputed:     http.StatusConflict,
 	cortex.ReasonKeyConflict:      http.StatusConflict,
 	cortex.ReasonTooLarge:         http.StatusRequestEntityTooLarge,
 	cortex.ReasonDBLocked:         http.StatusInternalServerError,

@@ -58,6 +58,18 @@ func queryInt(q url.Values, name string, low, high, otherwise int) (int, error) 
 	return n, nil
 }
 
+// queryCursor is ?cursor=, the id that a page ends before; 0 where it is not given.
+func queryCursor(q url.Values) (int64, error) {
+	if !q.Has("cursor") {
+		return 0, nil
+	}
+	before, err := strconv.ParseInt(q.Get("cursor"), 10, 64)
+	if err != nil || before < 1 {
+		return 0, badQuery(fmt.Sprintf("cursor: %q is none", clip(q.Get("cursor"))), "take next_cursor of the last answer")
+	}
+	return before, nil
+}
+
 // queryBool is a boolean of the query; ?plain alone is true.
 func queryBool(q url.Values, name string) (bool, error) {
 	if !q.Has(name) {

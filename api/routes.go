@@ -53,6 +53,9 @@ func table() []route {
 		{"POST", "/scheduler/resume", (*Server).resume, act, nil, []string{"verify"}},
 		{"GET", "/scheduler/queue", (*Server).queue, look, []string{"limit"}, nil},
 		{"POST", "/config/reload", (*Server).reload, act, nil, nil},
+		{"GET", "/holds", (*Server).listHolds, look, []string{"all", "limit", "cursor"}, nil},
+		{"POST", "/holds", (*Server).setHold, act, nil, nil},
+		{"DELETE", "/holds/{id}", (*Server).liftHold, act, nil, nil},
 		{"GET", "/dispatches", (*Server).listDispatches, look, listQuery, nil},
 		{"POST", "/dispatches", (*Server).submit, start, nil, nil},
 		{"POST", "/dispatches/cancel", (*Server).cancelMany, act, []string{"wait"}, nil},
@@ -135,7 +138,7 @@ func (s *Server) recover(w http.ResponseWriter, r *http.Request) {
 }
 
 func notFoundPath() error {
-	return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No such path", Hint: "paths are /status, /health, /scheduler/status, /dispatches and below"}
+	return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No such path", Hint: "paths are /status, /health, /scheduler/status, /holds, /dispatches and below"}
 }
 
 func allowed(routes []route) string {

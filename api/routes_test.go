@@ -40,6 +40,11 @@ func TestRouting(t *testing.T) {
 		{"POST", "/scheduler/pause", "POST /scheduler/pause "},
 		{"POST", "/config/reload", "POST /config/reload "},
 
+		{"GET", "/holds?all=true&limit=5&cursor=17", "GET /holds "},
+		{"POST", "/holds", "POST /holds "},
+		{"DELETE", "/holds/17", "DELETE /holds/{id} 17"},
+		{"DELETE", "/holds/disk", "DELETE /holds/{id} disk"},
+
 		{"GET", "/", "not_found"},
 		{"GET", "/nothing", "not_found"},
 		{"GET", "/status/", "not_found"},
@@ -73,7 +78,11 @@ func TestRouting(t *testing.T) {
 		{"PUT", "/dispatches/12", "method_not_allowed GET, HEAD, PATCH"},
 		{"get", "/status", "method_not_allowed GET, HEAD"},
 
+		{"DELETE", "/holds", "method_not_allowed GET, HEAD, POST"},
+		{"GET", "/holds/17", "method_not_allowed DELETE"},
+
 		{"POST", "/dispatches", "token_required"},
+		{"GET", "/holds?al=true", "bad_query"},
 		{"GET", "/status?x=1", "bad_query"},
 		{"GET", "/status?%zz", "bad_query"},
 		{"GET", "/dispatches?limit=1&limit=2", "bad_query"},

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -42,19 +43,20 @@ func pauseFields(order *sched.PauseOrder) fields {
 	}
 }
 
-// resume answers POST /scheduler/resume.
+// resume answers POST /scheduler/resume: it lifts every operator's hold of scope all, or the one that the body names.
 func (s *Server) resume(w http.ResponseWriter, r *request) error {
 	var order sched.ResumeOrder
-	err := decodeBody(w, r.Request, fields{
-		"reason": takeText(&order.Reason, maxReason),
-		"by":     takeText(&order.By, maxName),
-		"limit":  notAvailable,
-		"ramp":   notAvailable,
-	})
-	if err != nil {
+	var hold int64
+	known := resumeFields(&order)
+	known["hold"] = takeID(&hold)
+	known["limit"], known["ramp"] = notAvailable, notAvailable
+	if err := decodeBody(w, r.Request, known); err != nil {
 		return err
 	}
 	order.By, order.Via = who(r, order.By)
+	if hold != 0 {
+		return s.resumeOne(w, r, hold, order)
+	}
 	done, err := s.Sched.Resume(r.Context(), order)
 	if err != nil {
 		return err
@@ -66,18 +68,47 @@ func (s *Server) resume(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
+func (s *Server) resumeOne(w http.ResponseWriter, r *request, hold int64, order sched.ResumeOrder) error {
+	done, err := s.lift(r, hold, order)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, ResumeDone{
+		Done:           doneAt(done.At, liftMessage(done.Hold, done.Remaining), ""),
+		RemainingHolds: holdsOf(done.Remaining),
+	}, s.log)
+	return nil
+}
+
+// liftMessage says what the lifting of one hold has changed.
+func liftMessage(h cortex.Hold, remaining []cortex.Hold) string {
+	if h.Scope == cortex.ScopeAll && len(remaining) == 0 {
+		return "Scheduler resumed"
+	}
+	message := fmt.Sprintf("Hold %d lifted", h.ID)
+	if len(remaining) > 0 {
+		message += "; still held: " + kindsOf(remaining)
+	}
+	return message
+}
+
 // resumeMessage says what keeps the scheduler paused, if something does: holds of scope all that a resume does not lift.
 func resumeMessage(remaining []cortex.Hold) string {
+	if len(remaining) == 0 {
+		return "Scheduler resumed"
+	}
+	return "Pause lifted; still held: " + kindsOf(remaining)
+}
+
+// kindsOf are the kinds of holds of scope all, each once.
+func kindsOf(holds []cortex.Hold) string {
 	var kinds []string
-	for _, h := range remaining {
-		if h.Scope == cortex.ScopeAll && !slices.Contains(kinds, string(h.Kind)) {
+	for _, h := range holds {
+		if !slices.Contains(kinds, string(h.Kind)) {
 			kinds = append(kinds, string(h.Kind))
 		}
 	}
-	if len(kinds) == 0 {
-		return "Scheduler resumed"
-	}
-	return "Pause lifted; still held: " + strings.Join(kinds, ", ")
+	return strings.Join(kinds, ", ")
 }
 
 // doneAt is the answer to an order. That it is recorded in the database goes without saying.

@@ -142,19 +142,52 @@ type Hold struct {
 	Until  *Time   `json:"until"`
 }
 
+func holdOf(h cortex.Hold) Hold {
+	w := Hold{
+		Kind: string(h.Kind), Scope: h.Scope, Reason: wordOf(h.Reason), By: wordOf(h.By),
+		Since: timeOf(&h.Since), Until: timeOf(h.Until),
+	}
+	if h.ID != 0 {
+		w.ID = &h.ID
+	}
+	return w
+}
+
 func holdsOf(holds []cortex.Hold) []Hold {
 	list := make([]Hold, 0, len(holds))
 	for _, h := range holds {
-		w := Hold{
-			Kind: string(h.Kind), Scope: h.Scope, Reason: wordOf(h.Reason), By: wordOf(h.By),
-			Since: timeOf(&h.Since), Until: timeOf(h.Until),
-		}
-		if h.ID != 0 {
-			w.ID = &h.ID
-		}
-		list = append(list, w)
+		list = append(list, holdOf(h))
 	}
 	return list
+}
+
+// HoldDetail is a hold with how it came and went.
+type HoldDetail struct {
+	Hold
+	Via          *string `json:"via"`
+	LiftedAt     *Time   `json:"lifted_at"` // null while it is in force
+	LiftedBy     *string `json:"lifted_by"`
+	LiftedReason *string `json:"lifted_reason"`
+	Recorded     string  `json:"recorded,omitempty"` // journal, where the database could not be written in time
+}
+
+func holdDetailOf(h cortex.Hold) HoldDetail {
+	return HoldDetail{Hold: holdOf(h), Via: wordOf(h.Via), LiftedAt: timeOf(h.LiftedAt), LiftedBy: wordOf(h.LiftedBy),
+		LiftedReason: wordOf(h.LiftedReason)}
+}
+
+func holdDetailsOf(holds []cortex.Hold) []HoldDetail {
+	list := make([]HoldDetail, 0, len(holds))
+	for _, h := range holds {
+		list = append(list, holdDetailOf(h))
+	}
+	return list
+}
+
+// HoldList is the answer of GET /holds.
+type HoldList struct {
+	Holds      []HoldDetail `json:"holds"`
+	NextCursor *string      `json:"next_cursor"`
 }
 
 // SchedulerStatus is the answer of GET /scheduler/status.

@@ -70,6 +70,7 @@ type Scheduler struct {
 	Ageing                  time.Duration `koanf:"ageing"`                // what a step of priority is worth; 0: nothing makes up for it
 	MinMemory               int64         `koanf:"min_memory"`            // bytes available below which nothing starts; 0: no bound
 	MaxLoad                 int           `koanf:"max_load"`              // percent of the processors; 0: no bound
+	PausedWarning           time.Duration `koanf:"paused_warning"`        // a pause that is longer is an event; 0: none is
 }
 
 // Defaults returns the settings that hold where no file and no variable says otherwise.
@@ -79,6 +80,6 @@ func Defaults() Config {
 		Runner:   Runner{Grace: 10 * time.Second, OutputMax: 64 << 20, Cgroup: true, Columns: 200, Rows: 50},
 		Log:      Log{Level: "info", Format: "text"},
 		Projects: map[string]Bound{}, Agents: map[string]Bound{}, Providers: map[string]Bound{},
-		Scheduler: Scheduler{MaxConcurrentDispatches: 10, Ageing: 24 * time.Hour},
+		Scheduler: Scheduler{MaxConcurrentDispatches: 10, Ageing: 24 * time.Hour, PausedWarning: 4 * time.Hour},
 	}
 }

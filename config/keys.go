@@ -59,6 +59,7 @@ var keys = []key{
 	{"scheduler", "ageing", duration, `a duration like "24h", from "0s" (none) to "365d"`, within[time.Duration](0, 365*24*time.Hour)},
 	{"scheduler", "min_memory", size, `a size like "2GiB", from "0B" (no bound) to "1PiB"`, within[int64](0, 1<<50)},
 	{"scheduler", "max_load", number, "a percentage from 0 (no bound) to 10000", within(0, 10000)},
+	{"scheduler", "paused_warning", duration, `a duration like "4h", from "0s" to "365d"`, within[time.Duration](0, 365*24*time.Hour)},
 }
 
 // tables is the name of each table, in the order of keys.

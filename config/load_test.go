@@ -199,6 +199,7 @@ func TestLoadEveryKeyFromTheEnvironment(t *testing.T) {
 		"CORTEX_AGENTS__codex__MAX_CONCURRENT=5",
 		"CORTEX_AGENTS__codex__MAX_STARTS_PER_MINUTE=6",
 		"CORTEX_PROVIDERS__anthropic__MAX_CONCURRENT=7",
+		"CORTEX_SCHEDULER__PAUSED_WARNING=1d",
 		"CORTEX_DISPATCH_ID=7", // no key: one underscore
 		"OTHER__NAME=7",
 	}, t.TempDir())

@@ -51,6 +51,7 @@ var counts = map[string]when{
 	"scheduler.max_starts_per_minute":      atReload,
 	"scheduler.ageing":                     atReload,
 	"scheduler.min_memory":                 atReload,
+	"scheduler.paused_warning":             atReload,
 	"scheduler.max_load":                   atReload,
 }
 

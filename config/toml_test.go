@@ -48,6 +48,7 @@ max_starts_per_minute = 4
 ageing = "1d"
 min_memory = "2GiB"
 max_load = 150
+paused_warning = "1d"
 `
 
 func everyValue() Config {
@@ -62,12 +63,12 @@ func everyValue() Config {
 		Agents:    map[string]Bound{"claude": {MaxConcurrent: 4}, "codex": {5, 6}},
 		Providers: map[string]Bound{"anthropic": {MaxConcurrent: 7}},
 		Scheduler: Scheduler{MaxConcurrentDispatches: 15, MaxPerProject: 1, MaxPerAgent: 2, MaxPerProvider: 3,
-			MaxStartsPerMinute: 4, Ageing: 24 * time.Hour, MinMemory: 2 << 30, MaxLoad: 150},
+			MaxStartsPerMinute: 4, Ageing: 24 * time.Hour, MinMemory: 2 << 30, MaxLoad: 150, PausedWarning: 24 * time.Hour},
 	}
 }
 
 const schedulerKeys = "max_concurrent_dispatches, max_per_project, max_per_agent, max_per_provider, max_starts_per_minute, " +
-	"ageing, min_memory, max_load"
+	"ageing, min_memory, max_load, paused_warning"
 
 const wantLimit = "must be a whole number from 1 to 10000, not "
 

@@ -47,7 +47,7 @@ func TestHelpHasAnExampleForEachCommand(t *testing.T) {
 	t.Parallel()
 	h := testenv.New(t)
 	all := commandLines(t, h)
-	for _, want := range []string{"submit", "status", "list", "logs", "wait", "cancel", "pause", "resume", "health", "version"} {
+	for _, want := range []string{"submit", "status", "list", "logs", "wait", "cancel", "pause", "resume", "holds", "health", "version"} {
 		if !slices.ContainsFunc(all, func(line []string) bool { return line[0] == want }) {
 			t.Errorf("the help does not offer %s", want)
 		}
@@ -83,6 +83,12 @@ func TestWrongUsageIsStatusTwo(t *testing.T) {
 		"pause x":                           "cortex pause",
 		"resume x":                          "cortex resume",
 		"list x":                            "cortex list",
+		"holds x":                           "cortex holds",
+		"holds add":                         "--scope is missing",
+		"holds lift":                        "cortex holds lift",
+		"holds lift x":                      `"x"`,
+		"holds lift 0":                      `"0"`,
+		"resume --hold x":                   "--hold",
 		"version x":                         "cortex version",
 		"--confg x":                         "--confg",
 		"status --jsn":                      "--jsn",

@@ -40,6 +40,20 @@ type PauseOrder struct {
 	TTL    time.Duration // 0: until it is lifted
 }
 
+// HoldOrder is an operator's word to start nothing that it covers.
+type HoldOrder struct {
+	PauseOrder
+	Scope string
+	Until *time.Time // when it ends by itself, where there is no TTL
+}
+
+// Held is the answer to a hold that is in force, durable, and past which nothing that it covers starts. Its id is 0 where it
+// is so far only in the stop journal.
+type Held struct {
+	Hold     cortex.Hold
+	Recorded string
+}
+
 // Where an order was made durable.
 const (
 	RecordedDatabase = "database"
@@ -52,7 +66,7 @@ type Ordered struct {
 	Recorded string
 }
 
-// ResumeOrder is an operator's word to go on.
+// ResumeOrder is an operator's word to go on, or to lift one hold.
 type ResumeOrder struct {
 	Reason string
 	By     string
@@ -62,6 +76,13 @@ type ResumeOrder struct {
 // Resumed is the answer to a resume. Remaining are the holds of scope all that a resume does not lift.
 type Resumed struct {
 	At        time.Time
+	Remaining []cortex.Hold
+}
+
+// Lifted is the answer to the lifting of one hold. Remaining are the holds of scope all that are still in force.
+type Lifted struct {
+	At        time.Time
+	Hold      cortex.Hold
 	Remaining []cortex.Hold
 }
 

@@ -23,34 +23,11 @@ func (s *Scheduler) Submit(ctx context.Context, spec record.Spec) (d cortex.Disp
 	return d, repeated, nil
 }
 
-// Pause is durable and a barrier when it returns: every earlier claim has got its process or was given back, so that nothing
-// starts afterwards. It goes on when the caller's context ends: half a pause is none.
+// Pause is durable and a barrier when it returns, as Hold is, for everything. A second one goes on with the first.
 func (s *Scheduler) Pause(ctx context.Context, o PauseOrder) (Ordered, error) {
-	ctx = context.WithoutCancel(ctx)
-	s.stopClaiming()
-	defer s.claimAgain()
-	now := time.Now()
-	hold := cortex.Hold{
-		Kind: cortex.HoldOperator, Scope: cortex.ScopeAll, Reason: o.Reason, By: o.By, Via: o.Via, Since: now,
-	}
-	if o.TTL > 0 {
-		until := now.Add(o.TTL)
-		hold.Kind, hold.Until = cortex.HoldTTL, &until
-	}
-	fault.Point("pause.before")
-	held, recorded, err := s.store.Pause(ctx, hold)
+	held, recorded, err := s.hold(ctx, holdOf(HoldOrder{PauseOrder: o, Scope: cortex.ScopeAll}, time.Now()))
 	if err != nil {
 		return Ordered{}, err
-	}
-	fault.Point("pause.durable")
-	s.awaitClaims()
-	s.sup.Settle()
-	fault.Point("pause.settled")
-	s.forgetStarts()
-	if recorded == RecordedDatabase {
-		if err := s.store.Checkpoint(ctx); err != nil {
-			s.log.Warn("a pause is in force, but the database's main file is not up to date", "err", err)
-		}
 	}
 	return Ordered{At: held.Since, Recorded: recorded}, nil
 }
@@ -95,10 +72,10 @@ func (s *Scheduler) Resume(ctx context.Context, o ResumeOrder) (Resumed, error) 
 		return Resumed{}, err
 	}
 	now := time.Now()
-	s.forgetStarts()
 	s.mu.Lock()
-	s.resumedAt, s.backoff, s.failures, s.held = now, nil, 0, false
+	s.backoff, s.failures = nil, 0
 	s.mu.Unlock()
+	s.turned(now)
 	for _, h := range s.holds(now) {
 		if h.Scope == cortex.ScopeAll && h.ID == 0 { // the computed ones, which are no rows
 			remaining = append(remaining, h)
@@ -106,4 +83,11 @@ func (s *Scheduler) Resume(ctx context.Context, o ResumeOrder) (Resumed, error) 
 	}
 	s.Wake()
 	return Resumed{At: now, Remaining: remaining}, nil
+}
+
+// turned notes that the operators' last hold of scope all is lifted.
+func (s *Scheduler) turned(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resumedAt, s.held, s.starts = now, false, nil
 }

@@ -26,9 +26,9 @@ func (q *queue) pick(holds []cortex.Hold, use usage, free int, now time.Time) (i
 			heads.Set(h)
 		}
 	}
-	beads := heldBeads(holds)
+	beads, held := heldBeads(holds), heldScopes(holds)
 	for lane, waiting := range q.lanes {
-		if laneHeld(lane, holds) {
+		if laneHeld(lane, held) {
 			continue
 		}
 		enter(&head{limits: use.limits.of(lane), beads: beads, iter: waiting.Iter()})
@@ -89,11 +89,14 @@ func heldBeads(holds []cortex.Hold) map[string]bool {
 	return beads
 }
 
-func laneHeld(lane cortex.Lane, holds []cortex.Hold) bool {
+func heldScopes(holds []cortex.Hold) map[string]bool {
+	held := make(map[string]bool, len(holds))
 	for _, h := range holds {
-		if !strings.HasPrefix(h.Scope, "bead:") && lane.Within(h.Scope) {
-			return true
-		}
+		held[h.Scope] = true
 	}
-	return false
+	return held
+}
+
+func laneHeld(lane cortex.Lane, held map[string]bool) bool {
+	return held["project:"+lane.Project] || held["agent:"+lane.Agent] || held["provider:"+lane.Provider]
 }

@@ -4,10 +4,11 @@ import "time"
 
 // Rules are what an operator sets, and may change while the scheduler runs.
 type Rules struct {
-	Limits    Limits
-	Marks     Marks
-	Ageing    time.Duration // how much longer in the queue makes up for a step of priority; 0: nothing does
-	DiskFloor int64         // bytes; 0: Floor of the file system's size
+	Limits        Limits
+	Marks         Marks
+	Ageing        time.Duration // how much longer in the queue makes up for a step of priority; 0: nothing does
+	DiskFloor     int64         // bytes; 0: Floor of the file system's size
+	PausedWarning time.Duration // a pause that lasts longer is told; 0: none is
 }
 
 func (s *Scheduler) rulesNow() Rules {

@@ -49,6 +49,8 @@ type Scheduler struct {
 	descriptors *cortex.Hold // guarded by mu; the computed hold of descriptors that run out
 	memory      *cortex.Hold // guarded by mu; the computed hold of memory that runs out
 	load        *cortex.Hold // guarded by mu; the computed hold of processors that are too busy
+
+	warned int64 // the hold whose long pause is in the audit trail; the loop's own
 }
 
 // Options are what a Scheduler works with.
@@ -196,6 +198,7 @@ func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 	}
 	holds := s.holds(now)
 	s.noteTurn(holds, now)
+	s.warnPaused(ctx, holds, now)
 	limits, lately := s.bounds(now)
 	use := newUsage(limits, s.sup.Lanes(), lately, now)
 	free := use.free()
@@ -256,7 +259,7 @@ func (s *Scheduler) sync(ctx context.Context) error {
 
 // noteTurn sees a pause end by itself: that is a resume as well.
 func (s *Scheduler) noteTurn(holds []cortex.Hold, now time.Time) {
-	held := slices.ContainsFunc(holds, func(h cortex.Hold) bool { return h.Scope == cortex.ScopeAll && h.Kind.LiftedByResume() })
+	held := operatorsPause(holds)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held && !held {

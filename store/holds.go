@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,16 +45,22 @@ func (t *tx) inForce() ([]cortex.Hold, error) {
 }
 
 // Pause sets h, of scope all where it names none, and returns it as it is then in force and where it was made durable. A
-// second pause keeps the first one's hold and its time; it may only hold longer. Where the database can't be written within
-// 1 s the order goes into the stop journal, and is in force all the same. ctx is not looked at: a pause is carried out though
-// its caller hangs up. Checkpoint follows, when what was on its way has come to rest.
+// second pause keeps the first one's hold and its time, and may only hold longer; one that is Own is always another hold.
+// Where the database can't be written within 1 s the order goes into the stop journal, and is in force all the same: its id
+// is then 0. ctx is not looked at: a pause is carried out though its caller hangs up. One of scope all Checkpoint follows,
+// when what was on its way has come to rest.
 func (s *Store) Pause(ctx context.Context, h cortex.Hold) (cortex.Hold, string, error) {
 	now := s.now()
 	h = normalHold(h, now)
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), stopTimeout, ErrLocked)
 	defer cancel()
+	// By its key the order is known where both the commit that hung and the journal have it.
+	e := entry{Key: rand.Text(), Op: opPause, At: now, Hold: &h}
 	var set cortex.Hold
 	err := s.do(ctx, func(t *tx) (err error) {
+		if _, err = t.once(e.Key); err != nil {
+			return err
+		}
 		// A claim of the transaction before, or before it in this one, is not dated later than the pause.
 		dated := h
 		dated.Since = t.now
@@ -66,7 +73,7 @@ func (s *Store) Pause(ctx context.Context, h cortex.Hold) (cortex.Hold, string, 
 	if !s.journalHelps(err) {
 		return cortex.Hold{}, "", fmt.Errorf("pause: %w", err)
 	}
-	set, jerr := s.journalPause(h, now)
+	set, jerr := s.journalPause(e)
 	if jerr != nil {
 		return cortex.Hold{}, "", errors.Join(err, jerr)
 	}
@@ -77,13 +84,15 @@ func (s *Store) Pause(ctx context.Context, h cortex.Hold) (cortex.Hold, string, 
 func (s *Store) journalHelps(err error) bool { return !errors.Is(err, ErrClosed) }
 
 // journalPause is Pause without the database.
-func (s *Store) journalPause(h cortex.Hold, now time.Time) (cortex.Hold, error) {
-	for _, old := range s.mem.stored(now) {
-		if old.Scope == h.Scope && old.Kind.LiftedByResume() && old.Since.Before(h.Since) {
+func (s *Store) journalPause(e entry) (cortex.Hold, error) {
+	h := *e.Hold
+	for _, old := range s.mem.stored(e.At) {
+		if !h.Own && old.Scope == h.Scope && old.Kind.LiftedByResume() && old.Since.Before(h.Since) {
 			h.Since = old.Since
 		}
 	}
-	e, err := s.journal.append(entry{Op: opPause, At: now, Hold: &h})
+	e.Hold = &h
+	e, err := s.journal.append(e)
 	if err != nil {
 		return cortex.Hold{}, err
 	}
@@ -105,17 +114,19 @@ func normalHold(h cortex.Hold, now time.Time) cortex.Hold {
 	return h
 }
 
-// pause sets h, or extends the operator's hold that is there.
+// pause sets h, or extends the operator's hold that an earlier pause has set.
 func (t *tx) pause(h cortex.Hold, at time.Time) (cortex.Hold, error) {
 	held, err := t.inForce()
 	if err != nil {
 		return h, err
 	}
 	t.touched = true
-	if !slices.ContainsFunc(held, func(h cortex.Hold) bool { return h.Scope == cortex.ScopeAll }) {
+	if h.Scope == cortex.ScopeAll && !slices.ContainsFunc(held, func(h cortex.Hold) bool { return h.Scope == cortex.ScopeAll }) {
 		t.fresh = true
 	}
-	i := slices.IndexFunc(held, func(old cortex.Hold) bool { return old.Scope == h.Scope && sameHold(old.Kind, h.Kind) })
+	i := slices.IndexFunc(held, func(old cortex.Hold) bool {
+		return !h.Own && !old.Own && old.Scope == h.Scope && sameHold(old.Kind, h.Kind)
+	})
 	if i < 0 {
 		h, err = t.insertHold(h)
 	} else {
@@ -136,8 +147,9 @@ func sameHold(a, b cortex.HoldKind) bool {
 
 func (t *tx) insertHold(h cortex.Hold) (cortex.Hold, error) {
 	h.ID = t.s.ids.take(holdIDs)
-	_, err := t.exec(`INSERT INTO holds (id, kind, scope, reason, "by", via, since, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		h.ID, string(h.Kind), h.Scope, h.Reason, h.By, h.Via, timeText(h.Since), timeTextOf(h.Until))
+	_, err := t.exec(`INSERT INTO holds (id, kind, scope, reason, "by", via, since, until, own)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		h.ID, string(h.Kind), h.Scope, h.Reason, h.By, h.Via, timeText(h.Since), timeTextOf(h.Until), h.Own)
 	return h, err
 }
 
@@ -157,9 +169,9 @@ func (t *tx) extendHold(old, h cortex.Hold) (cortex.Hold, error) {
 }
 
 func pausedEvent(h cortex.Hold, at time.Time) cortex.Event {
-	message := "Scheduler paused"
+	kind, message := cortex.EventSchedulerPaused, "Scheduler paused"
 	if h.Scope != cortex.ScopeAll {
-		message = "Paused for " + h.Scope
+		kind, message = cortex.EventHoldSet, fmt.Sprintf("Hold %d set on %s", h.ID, h.Scope)
 	}
 	if h.By != "" {
 		message += " by " + h.By
@@ -172,7 +184,7 @@ func pausedEvent(h cortex.Hold, at time.Time) cortex.Event {
 	if h.Until != nil {
 		values["until"] = h.Until.UTC().Format(time.RFC3339)
 	}
-	return cortex.Event{Type: cortex.EventSchedulerPaused, Message: message, Details: details(values), CreatedAt: &at}
+	return cortex.Event{Type: kind, Message: message, Details: details(values), CreatedAt: &at}
 }
 
 // lifted is what a Resume did.
@@ -278,18 +290,28 @@ func (t *tx) expire(now time.Time) error {
 		if h.InForce(now) {
 			continue
 		}
-		if h, err = t.lift(h, *h.Until, "cortex", "its time was over"); err != nil {
-			return err
-		}
-		if err := t.event(expiredEvent(h)); err != nil {
+		if _, err = t.liftExpired(h); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// liftExpired lifts a hold whose time is over, dated at its end.
+func (t *tx) liftExpired(h cortex.Hold) (cortex.Hold, error) {
+	h, err := t.lift(h, *h.Until, "cortex", "its time was over")
+	if err != nil {
+		return h, err
+	}
+	return h, t.event(expiredEvent(h))
+}
+
 func expiredEvent(h cortex.Hold) cortex.Event {
-	return cortex.Event{Type: cortex.EventSchedulerResumed, CreatedAt: h.LiftedAt,
-		Message: fmt.Sprintf("The hold of %s ended by itself", h.Scope),
+	kind := cortex.EventSchedulerResumed
+	if h.Scope != cortex.ScopeAll {
+		kind = cortex.EventHoldLifted
+	}
+	return cortex.Event{Type: kind, CreatedAt: h.LiftedAt,
+		Message: fmt.Sprintf("Hold %d on %s ended by itself", h.ID, h.Scope),
 		Details: details(map[string]any{"holds": []int64{h.ID}, "by": "cortex", "via": "auto", "reason": "ttl"})}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
@@ -176,11 +177,11 @@ var (
 	errUnknownOrder = errors.New("unknown order")
 )
 
-// append makes e durable and returns it with its key.
+// append makes e durable and returns it with its key, a new one where it has none.
 func (j *journal) append(e entry) (entry, error) {
 	j.writing.Lock()
 	defer j.writing.Unlock()
-	e.Key, e.Seq = rand.Text(), j.seq+1
+	e.Key, e.Seq = cmp.Or(e.Key, rand.Text()), j.seq+1
 	data, err := encodeEntry(e)
 	if err != nil {
 		return e, err
@@ -325,8 +326,8 @@ func (s *Store) applyJournal(t *tx) error {
 
 // apply writes one order, unless it was written before a crash that came before the journal was emptied.
 func (t *tx) apply(e entry) error {
-	n, err := t.exec("INSERT OR IGNORE INTO applied_orders (key, applied_at) VALUES (?, ?)", e.Key, timeText(t.now))
-	if err != nil || n == 0 {
+	first, err := t.once(e.Key)
+	if err != nil || !first {
 		return err
 	}
 	switch {
@@ -343,6 +344,12 @@ func (t *tx) apply(e entry) error {
 		return nil // it ended meanwhile
 	}
 	return err
+}
+
+// once notes that the order of that key is carried out, and reports whether it was not before.
+func (t *tx) once(key string) (bool, error) {
+	n, err := t.exec("INSERT OR IGNORE INTO applied_orders (key, applied_at) VALUES (?, ?)", key, timeText(t.now))
+	return n > 0, err
 }
 
 // eventAt is the order's event, dated when it was given.

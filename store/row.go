@@ -154,7 +154,7 @@ func (r dispatchRow) dispatch() cortex.Dispatch {
 
 var holdColumns = columns([]string{"id"},
 	each(textColumn, "kind", "scope", "reason", `"by"`, "via", "lifted_by", "lifted_reason"),
-	each(timeColumn, "since", "until", "lifted_at"))
+	each(timeColumn, "since", "until", "lifted_at"), []string{numberColumn("own", 0)})
 
 // holdRow is a row of holds as holdColumns reads it.
 type holdRow struct {
@@ -169,12 +169,13 @@ type holdRow struct {
 	LiftedAt     *string `db:"lifted_at"`
 	LiftedBy     string  `db:"lifted_by"`
 	LiftedReason string  `db:"lifted_reason"`
+	Own          int     `db:"own"`
 }
 
 // hold reads a row. Where a person's text leaves it open, it holds: no scope means all, and an end that is no time never
 // comes.
 func (r holdRow) hold() cortex.Hold {
-	h := cortex.Hold{ID: r.ID, Kind: cortex.HoldKind(r.Kind), Scope: r.Scope, Reason: r.Reason, By: r.By, Via: r.Via,
+	h := cortex.Hold{ID: r.ID, Kind: cortex.HoldKind(r.Kind), Scope: r.Scope, Reason: r.Reason, By: r.By, Via: r.Via, Own: r.Own != 0,
 		Until: parseTime(r.Until), LiftedAt: parseTime(r.LiftedAt), LiftedBy: r.LiftedBy, LiftedReason: r.LiftedReason}
 	if h.Scope == "" {
 		h.Scope = cortex.ScopeAll

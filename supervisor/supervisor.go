@@ -228,12 +228,15 @@ func (s *Supervisor) followers() []*follower {
 // settlePatience is how long a pause lets a start that is on its way come through before it takes it back.
 const settlePatience = 500 * time.Millisecond
 
-// Settle returns when every start that was under way has either got its process or been given back. The caller has seen to
-// it that no new one begins. A start that has not come through after settlePatience is revoked; a runner that has claimed
+// Settle returns when every start that was under way, of what is covered, has either got its process or been given back. The
+// caller has seen to it that no new one begins. A start that has not come through after settlePatience is revoked; a runner that has claimed
 // its attempt and is then silent is killed, so that Settle does not wait for ever.
-func (s *Supervisor) Settle() {
+func (s *Supervisor) Settle(covered func(cortex.Dispatch) bool) {
 	patience := time.After(settlePatience)
 	for _, f := range s.followers() {
+		if !covered(f.d) {
+			continue
+		}
 		select {
 		case <-f.settled:
 			continue

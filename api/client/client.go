@@ -85,6 +85,11 @@ func (c *Client) Patch(ctx context.Context, path string, query url.Values, body,
 	return c.withBody(ctx, http.MethodPatch, path, query, body, into)
 }
 
+// Delete is Post with that method, and no query.
+func (c *Client) Delete(ctx context.Context, path string, body, into any) ([]byte, error) {
+	return c.withBody(ctx, http.MethodDelete, path, nil, body, into)
+}
+
 func (c *Client) withBody(ctx context.Context, method, path string, query url.Values, body, into any) ([]byte, error) {
 	var sent io.Reader
 	if body != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -33,21 +34,31 @@ func (c *cli) pause() *cobra.Command {
 
 // order posts the flags that are given, by their names, prints the answer for -o json, and decodes it into into.
 func (c *cli) order(cmd *cobra.Command, path string, into any, flags ...string) error {
-	body := map[string]string{}
-	for _, name := range flags {
-		if flag := cmd.Flags().Lookup(name); flag.Changed {
-			body[name] = flag.Value.String()
-		}
-	}
 	daemon, err := c.connect()
 	if err != nil {
 		return err
 	}
-	answer, err := daemon.Post(cmd.Context(), path, nil, body, into)
+	answer, err := daemon.Post(cmd.Context(), path, nil, changed(cmd, flags...), into)
 	if err == nil && c.format == "json" {
 		err = c.raw(answer)
 	}
 	return err
+}
+
+// changed is the body of the flags that are given, by their names.
+func changed(cmd *cobra.Command, flags ...string) map[string]any {
+	body := map[string]any{}
+	for _, name := range flags {
+		flag := cmd.Flags().Lookup(name)
+		switch {
+		case !flag.Changed:
+		case flag.Value.Type() == "int64":
+			body[name] = json.Number(flag.Value.String())
+		default:
+			body[name] = flag.Value.String()
+		}
+	}
+	return body
 }
 
 func (c *cli) printDone(done api.Done) error {

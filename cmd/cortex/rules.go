@@ -8,7 +8,7 @@ import (
 // rulesOf is what cfg says about starts.
 func rulesOf(cfg config.Config) sched.Rules {
 	return sched.Rules{
-		Limits: limitsOf(cfg), Ageing: cfg.Scheduler.Ageing, DiskFloor: cfg.Disk.Floor,
+		Limits: limitsOf(cfg), Ageing: cfg.Scheduler.Ageing, DiskFloor: cfg.Disk.Floor, PausedWarning: cfg.Scheduler.PausedWarning,
 		Marks: sched.Marks{MinMemory: cfg.Scheduler.MinMemory, MaxLoad: cfg.Scheduler.MaxLoad},
 	}
 }
