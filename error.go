@@ -35,6 +35,7 @@ const (
 	ReasonWaitTimeout      Reason = "wait_timeout"
 	ReasonOutputGone       Reason = "output_gone"
 	ReasonConfigRefused    Reason = "config_refused"
+	ReasonTooManyFollowers Reason = "too_many_followers"
 )
 
 // Error is the one error type for people: what went wrong, and what to do about it.

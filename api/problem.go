@@ -41,6 +41,7 @@ var statuses = map[cortex.Reason]int{
 	cortex.ReasonWaitTimeout:      http.StatusGatewayTimeout,
 	cortex.ReasonOutputGone:       http.StatusNotFound,
 	cortex.ReasonConfigRefused:    http.StatusBadRequest,
+	cortex.ReasonTooManyFollowers: http.StatusServiceUnavailable,
 }
 
 // problemOf is err as one for people. What is none, nor a condition of the store's with a reason of its own, is internal:

@@ -19,6 +19,9 @@ func badQuery(what, hint string) error {
 	return &cortex.Error{Reason: cortex.ReasonBadQuery, Message: what, Hint: hint}
 }
 
+// repeated are the parameters that take several words: with commas, or given more than once.
+var repeated = []string{"status", "type", "event"}
+
 // checkQuery parses a route's query and refuses what the route does not know: a filter that is misspelt and ignored
 // would show, or cancel, everything.
 func checkQuery(r *http.Request, rt route) (url.Values, error) {
@@ -39,7 +42,7 @@ func checkQuery(r *http.Request, rt route) (url.Values, error) {
 				hint = fmt.Sprintf("did you mean %q?", near)
 			}
 			return nil, badQuery(fmt.Sprintf("Unknown query parameter %q", clip(name)), hint)
-		case len(given) > 1 && name != "status":
+		case len(given) > 1 && !slices.Contains(repeated, name):
 			return nil, badQuery(fmt.Sprintf("The query parameter %q is given twice", name), "leave one of them out")
 		}
 	}

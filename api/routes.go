@@ -56,6 +56,7 @@ func table() []route {
 		{"GET", "/holds", (*Server).listHolds, look, []string{"all", "limit", "cursor"}, nil},
 		{"POST", "/holds", (*Server).setHold, act, nil, nil},
 		{"DELETE", "/holds/{id}", (*Server).liftHold, act, nil, nil},
+		{"GET", "/events", (*Server).events, look, eventQuery, nil},
 		{"GET", "/dispatches", (*Server).listDispatches, look, listQuery, nil},
 		{"POST", "/dispatches", (*Server).submit, start, nil, nil},
 		{"POST", "/dispatches/cancel", (*Server).cancelMany, act, []string{"wait"}, nil},
@@ -138,7 +139,7 @@ func (s *Server) recover(w http.ResponseWriter, r *http.Request) {
 }
 
 func notFoundPath() error {
-	return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No such path", Hint: "paths are /status, /health, /scheduler/status, /holds, /dispatches and below"}
+	return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No such path", Hint: "paths are /status, /health, /scheduler/status, /holds, /events, /dispatches and below"}
 }
 
 func allowed(routes []route) string {

@@ -26,6 +26,7 @@ func TestRouting(t *testing.T) {
 	cases := []struct{ method, target, want string }{ // want: the route, or the reason (and Allow)
 		{"GET", "/status", "GET /status "},
 		{"HEAD", "/status", "GET /status "},
+		{"GET", "/events?type=info&type=error&event=disk_low&event=disk_low", "GET /events "},
 		{"GET", "/dispatches", "GET /dispatches "},
 		{"GET", "/dispatches/12", "GET /dispatches/{id} 12"},
 		{"GET", "/dispatches/cortex-abc.123", "GET /dispatches/{id} cortex-abc.123"},
@@ -86,6 +87,8 @@ func TestRouting(t *testing.T) {
 		{"GET", "/status?x=1", "bad_query"},
 		{"GET", "/status?%zz", "bad_query"},
 		{"GET", "/dispatches?limit=1&limit=2", "bad_query"},
+		{"GET", "/events?status=failed", "bad_query"},
+		{"GET", "/events?bead=a&bead=b", "bad_query"},
 		{"GET", "/dispatches?Limit=1", "bad_query"},
 		{"GET", "/dispatches/12/output?follow=true", "not_available"},
 		{"POST", "/scheduler/resume?verify=30s", "not_available"},

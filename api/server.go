@@ -35,26 +35,29 @@ type Options struct {
 	Configuration Configuration
 }
 
-// Server answers requests. It has no state of its own but the configuration that is in force.
+// Server answers requests. It has no state of its own but the configuration that is in force, and how
+// many follow the events.
 type Server struct {
 	Options
-	log      *slog.Logger
-	guard    atomic.Pointer[guard]
-	config   atomic.Pointer[config.Config]
-	routes   []route
-	runs     string
-	stopping chan struct{} // closed when no more connections are taken: what waits answers
-	stopOnce sync.Once
+	log       *slog.Logger
+	guard     atomic.Pointer[guard]
+	config    atomic.Pointer[config.Config]
+	routes    []route
+	runs      string
+	followers chan struct{} // has one for each that follows the events
+	stopping  chan struct{} // closed when no more connections are taken: what waits answers
+	stopOnce  sync.Once
 }
 
 // New makes a Server; it opens and starts nothing.
 func New(o Options) *Server {
 	s := &Server{
-		Options:  o,
-		log:      o.Log.With("component", "api"),
-		routes:   table(),
-		runs:     filepath.Join(o.Home, "runs"),
-		stopping: make(chan struct{}),
+		Options:   o,
+		log:       o.Log.With("component", "api"),
+		routes:    table(),
+		runs:      filepath.Join(o.Home, "runs"),
+		followers: make(chan struct{}, maxFollowers()),
+		stopping:  make(chan struct{}),
 	}
 	s.SetConfig(o.Config)
 	return s
@@ -148,7 +151,11 @@ func (s *Server) awaitHandlers(handlers *sync.WaitGroup) {
 
 // waiting is the context of a long poll: it ends with the request, after limit, and when the server stops.
 func (s *Server) waiting(r *request, limit time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(r.Context(), limit)
+	return s.untilStopped(context.WithTimeout(r.Context(), limit))
+}
+
+// untilStopped makes ctx end also when the server stops.
+func (s *Server) untilStopped(ctx context.Context, cancel context.CancelFunc) (context.Context, context.CancelFunc) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

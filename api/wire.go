@@ -274,6 +274,12 @@ type Event struct {
 	Details    json.RawMessage `json:"details"`
 }
 
+// EventList is a page of the audit trail, newest first. NextCursor, where it is not null, asks for the page after it.
+type EventList struct {
+	Events     []Event `json:"events"`
+	NextCursor *string `json:"next_cursor"`
+}
+
 func eventsOf(events []cortex.Event) []Event {
 	list := make([]Event, 0, len(events))
 	for _, e := range events {

@@ -47,7 +47,7 @@ func TestHelpHasAnExampleForEachCommand(t *testing.T) {
 	t.Parallel()
 	h := testenv.New(t)
 	all := commandLines(t, h)
-	for _, want := range []string{"submit", "status", "list", "logs", "wait", "cancel", "pause", "resume", "holds", "health", "version"} {
+	for _, want := range []string{"submit", "status", "list", "logs", "wait", "cancel", "pause", "resume", "holds", "health", "events", "reload", "explain", "update", "version"} {
 		if !slices.ContainsFunc(all, func(line []string) bool { return line[0] == want }) {
 			t.Errorf("the help does not offer %s", want)
 		}
@@ -256,7 +256,7 @@ func TestEachCommandAnswersInJSON(t *testing.T) {
 	}
 	for line, key := range map[string]string{
 		"status": "running_count", "list": "dispatches", "logs 1": "output", "health": "checks", "pause": "status", "resume": "status",
-		"cancel --all-running": "results", "version": "version", "list --project none": "dispatches",
+		"cancel --all-running": "results", "events": "events", "version": "version", "list --project none": "dispatches",
 	} {
 		v := object(t, h, strings.Fields(line)...)
 		if _, ok := v[key]; !ok {

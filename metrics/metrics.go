@@ -24,6 +24,8 @@ type Options struct {
 	Config   func() (refused bool, restart int) // whether the file is refused, and how many of its keys need a restart
 	Version  string
 	Started  time.Time // of the daemon
+
+	Followers func() float64 // who follow the events now
 }
 
 // Handler answers a scrape, from a registry of its own: nothing that a library registers by itself is in it.
@@ -31,6 +33,7 @@ func Handler(o Options) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		newCollector(o),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cortex_event_followers", Help: "Clients that follow the events."}, o.Followers),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

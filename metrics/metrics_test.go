@@ -23,8 +23,9 @@ func example() Options {
 	paused := time.Unix(1_771_394_460, 0)
 	return Options{
 		Version: "v2026.2.18", Started: time.Unix(1_771_338_138, 500_000_000),
-		Failures: func() float64 { return 4 },
-		Config:   func() (bool, int) { return true, 2 },
+		Failures:  func() float64 { return 4 },
+		Config:    func() (bool, int) { return true, 2 },
+		Followers: func() float64 { return 2 },
 		Snapshot: func() sched.Status {
 			return sched.Status{
 				State: sched.StatePaused, PausedAt: &paused, LastTick: time.Unix(1_771_394_412, 0),
@@ -92,7 +93,7 @@ func TestLint(t *testing.T) {
 // TestDefaults: the libraries' own metrics are there, and before anything ran every series of ours is, at 0.
 func TestDefaults(t *testing.T) {
 	text := scrape(t, Options{Snapshot: func() sched.Status { return sched.Status{State: sched.StateRunning} },
-		Failures: func() float64 { return 0 }, Config: func() (bool, int) { return false, 0 }})
+		Failures: func() float64 { return 0 }, Config: func() (bool, int) { return false, 0 }, Followers: func() float64 { return 0 }})
 	for _, want := range []string{
 		"\nprocess_resident_memory_bytes ", "\ngo_goroutines ", "\ncortex_dispatches_running 0\n", "\ncortex_dispatches_pending 0\n",
 		"\ncortex_dispatch_failures_total 0\n", "\ncortex_scheduler_paused 0\n", "\ncortex_dispatches{status=\"failed\"} 0\n",

@@ -73,9 +73,5 @@ func (s *Store) Events(ctx context.Context, since time.Time, limit int, severiti
 		rows = nil
 		return db.SelectContext(ctx, &rows, query+" ORDER BY created_at DESC, id DESC LIMIT ?", append(args, limit)...)
 	})
-	out := make([]cortex.Event, 0, len(rows))
-	for _, r := range rows {
-		out = append(out, r.event())
-	}
-	return out, err
+	return eventsOf(rows), err
 }

@@ -185,6 +185,7 @@ func runnerBinary(configured string) (string, error) {
 func (d *daemon) metrics() http.Handler {
 	return metrics.Handler(metrics.Options{
 		Snapshot: d.sched.Status, Failures: d.store.Failures, Config: d.reload.state, Version: version, Started: d.started,
+		Followers: func() float64 { return float64(d.api.Followers()) }, // made after this handler, and before a scrape
 	})
 }
 
