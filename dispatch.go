@@ -107,6 +107,8 @@ type Dispatch struct {
 	UpdatedAt    *time.Time
 	NotBefore    *time.Time // it is not started before; nil: at once
 
+	FrozenSince *time.Time // of a running one that is frozen; no column: the supervisor knows it
+
 	ExitCode        *int // 128 + n where signal n ended it; nil where unknown
 	Signal          *int // number of the signal that ended it
 	DurationS       *float64

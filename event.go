@@ -34,7 +34,9 @@ const (
 	EventDispatchChanged    EventType = "dispatch_changed" // while it waited, by an operator
 	EventDispatchCancelling EventType = "dispatch_cancelling"
 	EventDispatchCancelled  EventType = "dispatch_cancelled"
-	EventCancelFailed       EventType = "cancel_failed"         // processes survive; details name pid and command
+	EventCancelFailed       EventType = "cancel_failed" // processes survive; details name pid and command
+	EventDispatchFrozen     EventType = "dispatch_frozen"
+	EventDispatchThawed     EventType = "dispatch_thawed"
 	EventDispatchRestored   EventType = "dispatch_restored"     // taken in from runs/, the database did not know it
 	EventStatusPutBack      EventType = "status_put_back"       // a live dispatch's row was changed by hand and is restored
 	EventStopByHand         EventType = "stop_ordered_by_hand"  // a live dispatch's row was set to failed or cancelled by hand

@@ -12,7 +12,7 @@ func (s Severity) Valid() bool { return slices.Contains(Severities, s) }
 var EventTypes = []EventType{
 	EventDaemonStarted, EventDaemonStopped, EventSchedulerPaused, EventSchedulerResumed,
 	EventDispatchSubmitted, EventDispatchStarted, EventDispatchGivenBack, EventDispatchCompleted, EventDispatchFailed,
-	EventDispatchChanged, EventDispatchCancelling, EventDispatchCancelled, EventCancelFailed, EventDispatchRestored,
+	EventDispatchChanged, EventDispatchFrozen, EventDispatchThawed, EventDispatchCancelling, EventDispatchCancelled, EventCancelFailed, EventDispatchRestored,
 	EventStatusPutBack, EventStopByHand, EventRunUnreadable, EventNotProven,
 	EventTmuxLost, EventTmuxUnavailable,
 	EventDatabaseLocked, EventDatabaseUnlocked, EventDatabaseHung, EventDatabaseReplaced, EventCheckpointBlocked,

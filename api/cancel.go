@@ -244,7 +244,7 @@ func (s *Server) cancelRound(r *request, ids []int64, grace *time.Duration) []Ca
 			defer func() { <-slots }()
 			done, err := s.cancel(r, id, grace)
 			if err != nil {
-				results[i] = s.cancelError(r, id, err)
+				results[i] = s.manyError(r, id, "cancel", err)
 				return
 			}
 			d := dispatchOf(done.Dispatch)
@@ -258,10 +258,11 @@ func (s *Server) cancelRound(r *request, ids []int64, grace *time.Duration) []Ca
 	return results
 }
 
-func (s *Server) cancelError(r *request, id int64, err error) CancelResult {
+// manyError is the result of one dispatch of many for which what was asked for failed.
+func (s *Server) manyError(r *request, id int64, what string, err error) CancelResult {
 	p := problemOf(err)
 	if statuses[p.Reason] == http.StatusInternalServerError && r.Context().Err() == nil {
-		s.log.Error("cancel failed", "dispatch", id, "reason", string(p.Reason), "err", err)
+		s.log.Error("a dispatch of many failed", "what", what, "dispatch", id, "reason", string(p.Reason), "err", err)
 	}
 	return CancelResult{ID: id, Status: "error", Message: p.Message, Reason: string(p.Reason), Hint: p.Hint}
 }
@@ -276,7 +277,7 @@ func (s *Server) waitAll(r *request, results []CancelResult, until time.Time) {
 		d, err := s.waitGone(r, cortex.Dispatch{ID: result.ID}, until)
 		if err != nil {
 			shown := result.Dispatch
-			*result = s.cancelError(r, result.ID, err)
+			*result = s.manyError(r, result.ID, "cancel", err)
 			result.Dispatch = shown
 			continue
 		}

@@ -60,10 +60,14 @@ func table() []route {
 		{"GET", "/dispatches", (*Server).listDispatches, look, listQuery, nil},
 		{"POST", "/dispatches", (*Server).submit, start, nil, nil},
 		{"POST", "/dispatches/cancel", (*Server).cancelMany, act, []string{"wait"}, nil},
+		{"POST", "/dispatches/freeze", (*Server).freezeMany, act, nil, nil},
+		{"POST", "/dispatches/thaw", (*Server).thawMany, act, nil, nil},
 		{"GET", "/dispatches/{id}", (*Server).showDispatch, look, append([]string{"wait"}, listQuery...), nil},
 		{"GET", "/dispatches/{id}/explain", (*Server).explain, look, nil, nil},
 		{"PATCH", "/dispatches/{id}", (*Server).change, act, nil, nil},
 		{"POST", "/dispatches/{id}/cancel", (*Server).cancelOne, act, []string{"wait"}, nil},
+		{"POST", "/dispatches/{id}/freeze", (*Server).freezeOne, act, nil, nil},
+		{"POST", "/dispatches/{id}/thaw", (*Server).thawOne, act, nil, nil},
 		{"GET", "/dispatches/{id}/output", (*Server).output, look, []string{"tail", "plain", "attempt"}, []string{"follow"}},
 	}
 }

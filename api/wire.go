@@ -39,7 +39,7 @@ func wordOf[S ~string](s S) *string {
 	return &w
 }
 
-// Dispatch is a dispatch: every column of its row by its name.
+// Dispatch is a dispatch: every column of its row by its name, and since when it is frozen.
 type Dispatch struct {
 	ID              int64    `json:"id"`
 	BeadID          string   `json:"bead_id"`
@@ -52,6 +52,7 @@ type Dispatch struct {
 	SessionName     *string  `json:"session_name"`
 	Status          string   `json:"status"`
 	Stage           *string  `json:"stage"`
+	FrozenSince     *Time    `json:"frozen_since"` // null where it is not frozen
 	Priority        int      `json:"priority"`
 	CreatedAt       *Time    `json:"created_at"`
 	DispatchedAt    *Time    `json:"dispatched_at"`
@@ -77,7 +78,7 @@ func dispatchOf(d cortex.Dispatch) Dispatch {
 		ID: d.ID, BeadID: d.BeadID, Project: d.Project,
 		Agent: wordOf(d.Agent), Provider: wordOf(d.Provider), Tier: wordOf(d.Tier),
 		PID: d.PID, TTY: wordOf(d.TTY), SessionName: wordOf(d.SessionName),
-		Status: string(d.Status), Stage: wordOf(d.Stage), Priority: d.Priority,
+		Status: string(d.Status), Stage: wordOf(d.Stage), FrozenSince: timeOf(d.FrozenSince), Priority: d.Priority,
 		CreatedAt: timeOf(d.CreatedAt), DispatchedAt: timeOf(d.DispatchedAt),
 		CompletedAt: timeOf(d.CompletedAt), UpdatedAt: timeOf(d.UpdatedAt), NotBefore: timeOf(d.NotBefore),
 		ExitCode: d.ExitCode, Signal: d.Signal, DurationS: d.DurationS,
@@ -231,13 +232,13 @@ type ResumeDone struct {
 	RemainingHolds []Hold `json:"remaining_holds,omitempty"`
 }
 
-// CancelDone is the answer of POST /dispatches/{id}/cancel.
+// CancelDone is the answer of POST /dispatches/{id}/cancel, and of freeze and thaw there.
 type CancelDone struct {
 	Done
 	Dispatch Dispatch `json:"dispatch"`
 }
 
-// CancelResult is what became of one dispatch of a cancel of many.
+// CancelResult is what became of one dispatch of a cancel, a freeze or a thaw of many.
 type CancelResult struct {
 	ID       int64     `json:"id"`
 	Status   string    `json:"status"` // success or error
@@ -248,7 +249,7 @@ type CancelResult struct {
 	Dispatch *Dispatch `json:"dispatch,omitempty"`
 }
 
-// CancelResults is the answer of POST /dispatches/cancel.
+// CancelResults is the answer of POST /dispatches/cancel, and of freeze and thaw there.
 type CancelResults struct {
 	Results []CancelResult `json:"results"`
 }

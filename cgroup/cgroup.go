@@ -1,5 +1,5 @@
-// Package cgroup makes control groups of version 2 below the caller's own, kills all that is in one, and proves that nothing
-// is. Whoever is forked in a group is in it, whatever session it opens and whoever becomes its parent, and cgroup.kill ends
+// Package cgroup makes control groups of version 2 below the caller's own, freezes and kills all that is in one, and proves that
+// nothing is. Whoever is forked in a group is in it, whatever session it opens and whoever becomes its parent, and cgroup.kill ends
 // all of it at once (Linux 5.14; Documentation/admin-guide/cgroup-v2.rst). It decides nothing about whose a group is, needs
 // no controllers, and knows neither systemd nor dispatches.
 package cgroup
@@ -165,6 +165,38 @@ func (g *Group) AwaitEmpty(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// Freeze stops all in the group and below it, those that are forked meanwhile included, and returns when all have stopped
+// (Linux 5.2; a process that was stopped by a signal already counts as that, and stays so after Thaw). Where it fails, with the
+// cause of ctx's end if a process does not come to a stop, all is continued again.
+func (g *Group) Freeze(ctx context.Context) error {
+	if err := g.setFreeze("1"); err != nil {
+		return err
+	}
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		text, err := os.ReadFile(filepath.Join(g.path, "cgroup.events"))
+		if err != nil {
+			return errors.Join(err, g.Thaw())
+		}
+		if strings.Contains("\n"+string(text), "\nfrozen 1\n") {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), g.Thaw())
+		}
+	}
+}
+
+// Thaw continues what Freeze has stopped. A group that is gone has nobody.
+func (g *Group) Thaw() error { return ignoreGone(g.setFreeze("0")) }
+
+func (g *Group) setFreeze(to string) error {
+	return os.WriteFile(filepath.Join(g.path, "cgroup.freeze"), []byte(to), 0)
 }
 
 // Members are the pids in the group and below it.

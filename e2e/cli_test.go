@@ -256,7 +256,7 @@ func TestEachCommandAnswersInJSON(t *testing.T) {
 	}
 	for line, key := range map[string]string{
 		"status": "running_count", "list": "dispatches", "logs 1": "output", "health": "checks", "pause": "status", "resume": "status",
-		"cancel --all-running": "results", "events": "events", "version": "version", "list --project none": "dispatches",
+		"cancel --all-running": "results", "freeze --all-running": "results", "thaw --project p": "results", "events": "events", "version": "version", "list --project none": "dispatches",
 	} {
 		v := object(t, h, strings.Fields(line)...)
 		if _, ok := v[key]; !ok {

@@ -219,6 +219,7 @@ func (m *model) settle() {
 		})
 		m.resume()
 	}
+	m.thawAll()
 	for _, j := range m.jobs {
 		switch {
 		case j.kind == "gated" && !j.opened:
@@ -330,11 +331,12 @@ func TestModel(t *testing.T) {
 		actions := map[string]func(){
 			"submit": m.submit, "open": m.open, "cancel": m.cancel, "pause": m.pause, "resume": m.resume,
 			"kill daemon": m.killDaemon, "restart": m.restart, "kill runner": m.killRunner, "kill session": m.killSession,
-			"kill server": m.killServer, "lock": m.lock,
+			"kill server": m.killServer, "lock": m.lock, "freeze": m.freeze, "thaw": m.thaw,
 		}
 		names := []string{
 			"submit", "submit", "submit", "submit", "submit", "open", "open", "cancel", "cancel", "pause", "resume", "resume",
 			"kill daemon", "kill daemon", "restart", "kill runner", "kill session", "kill server", "lock",
+			"freeze", "freeze", "thaw",
 		}
 		m.submit()
 		for range rapid.IntRange(5, 20).Draw(rt, "steps") {

@@ -125,7 +125,7 @@ func onRecord(pid int) string {
 	return fmt.Sprintf(`{"boot":%q,"pid_ns":%d,"pid":%d,"start":%d}`, proc.BootID(), proc.PIDNamespace(), id.PID, id.Start)
 }
 
-// Runners of the first released format that live are adopted by every later daemon: one is cancelled, one ends by itself.
+// Runners of the first released format that live are adopted by every later daemon: one is cancelled, one ends by itself. None can be frozen.
 func TestFirstRunners(t *testing.T) {
 	t.Parallel()
 	h := testenv.New(t)
@@ -161,6 +161,11 @@ func TestFirstRunners(t *testing.T) {
 	h.WaitRunning("9")
 	if h.Status("8") != "running" || h.Status("9") != "running" {
 		t.Errorf("%s, %s", h.Status("8"), h.Status("9"))
+	}
+	for _, verb := range []string{"freeze", "thaw"} { // of which it knows nothing
+		if code, a := h.Post("/dispatches/8/"+verb, ""); code != 409 || a["reason"] != "not_supported" || h.Field("8", "frozen_since") != "" {
+			t.Errorf("%s: %d %v", verb, code, a)
+		}
 	}
 	if code, a := h.Post("/dispatches/8/cancel?wait=30s", `{"grace":"1s"}`); code != 200 || agent.Alive() {
 		t.Errorf("cancel: %d %v, alive %v", code, a, agent.Alive())

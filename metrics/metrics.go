@@ -45,7 +45,7 @@ type collector struct {
 	Options
 	revision string
 
-	dispatches, running, pending, failures, paused, recent, limit, unrecorded, holds, lastPass, build, start, refused, restart *prometheus.Desc
+	dispatches, running, frozen, pending, failures, paused, recent, limit, unrecorded, holds, lastPass, build, start, refused, restart *prometheus.Desc
 }
 
 func newCollector(o Options) *collector {
@@ -57,6 +57,7 @@ func newCollector(o Options) *collector {
 		revision:   revision(),
 		dispatches: desc("dispatches", "Dispatches by status.", "status"),
 		running:    desc("dispatches_running", "Dispatches that are claimed for a start and have not ended, with nothing of them left."),
+		frozen:     desc("dispatches_frozen", "Running dispatches that are frozen."),
 		pending:    desc("dispatches_pending", "Dispatches that wait to be started, retries included."),
 		failures:   desc("dispatch_failures_total", "Dispatches that ended as failed."),
 		paused:     desc("scheduler_paused", "1 while nothing is started because of a hold of scope all, else 0."),
@@ -75,7 +76,7 @@ func newCollector(o Options) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.dispatches, c.running, c.pending, c.failures, c.paused, c.recent, c.limit, c.unrecorded, c.holds, c.lastPass, c.build, c.start,
+		c.dispatches, c.running, c.frozen, c.pending, c.failures, c.paused, c.recent, c.limit, c.unrecorded, c.holds, c.lastPass, c.build, c.start,
 		c.refused, c.restart,
 	} {
 		to <- d
@@ -98,6 +99,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		gauge(c.dispatches, float64(s.Counts[status]), string(status))
 	}
 	gauge(c.running, float64(s.Running))
+	gauge(c.frozen, float64(s.Frozen))
 	gauge(c.pending, float64(s.Pending))
 	to <- prometheus.MustNewConstMetric(c.failures, prometheus.CounterValue, c.Failures())
 	paused := 0.0

@@ -29,7 +29,7 @@ func example() Options {
 		Snapshot: func() sched.Status {
 			return sched.Status{
 				State: sched.StatePaused, PausedAt: &paused, LastTick: time.Unix(1_771_394_412, 0),
-				Running: 7, Pending: 3, Unrecorded: 1, MaxConcurrent: 10, RecentDispatches: 2,
+				Running: 7, Frozen: 2, Pending: 3, Unrecorded: 1, MaxConcurrent: 10, RecentDispatches: 2,
 				Holds: []cortex.Hold{
 					{Kind: cortex.HoldOperator, Scope: cortex.ScopeAll, Reason: "secret-reason", By: "somebody"},
 					{Kind: cortex.HoldDisk, Scope: cortex.ScopeAll},

@@ -58,11 +58,17 @@ func (i Ident) Alive() bool {
 // Age is how long ago the process started, by the boot clock: setting the wall clock does not change it. Whether it still
 // lives is not asked.
 func (i Ident) Age() (time.Duration, error) {
+	now, err := Uptime()
+	return now - time.Duration(i.Start)*tick, err
+}
+
+// Uptime is the host's own boot clock, whatever time namespace this process is in.
+func Uptime() (time.Duration, error) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return 0, os.NewSyscallError("clock_gettime", err)
 	}
-	return time.Duration(now.Nano()) - bootOffset() - time.Duration(i.Start)*tick, nil
+	return time.Duration(now.Nano()) - bootOffset(), nil
 }
 
 // Exists reports whether the process still has its pid, be it as a zombie. Where that can't be found out it is true.

@@ -261,6 +261,7 @@ func full(string) {
 type report struct {
 	Marked []int // who was ready before the sweep
 	Before []Stat
+	Frozen []string // what was wrong with a freeze and a thaw before the sweep
 	Swept  Swept
 	Err    string
 	After  []Stat // descendants that are alive after it
@@ -305,6 +306,9 @@ func runnerRole(dir string) {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
 	defer stop()
+	if os.Getenv(freezesFirst) != "" {
+		r.Frozen = freezeAndThaw(ctx, find, reap)
+	}
 	began := time.Now()
 	swept, err := Sweep(ctx, find, reap)
 	r.Took, r.Swept = time.Since(began), swept

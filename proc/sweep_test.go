@@ -82,7 +82,7 @@ func withOther(role string) func(string) {
 }
 
 // runScenario has a runner of its own set up and sweep the scenario.
-func runScenario(t *testing.T, name string) report {
+func runScenario(t *testing.T, name string, env ...string) report {
 	t.Helper()
 	dir := filepath.Join(shortDir(t), name)
 	if err := os.Mkdir(dir, 0o777); err != nil {
@@ -95,7 +95,7 @@ func runScenario(t *testing.T, name string) report {
 	defer stop()
 	cmd := exec.CommandContext(ctx, os.Args[0], "role", "runner", dir)
 	cmd.WaitDelay = time.Second
-	cmd.Env = append(os.Environ(), quickExit)
+	cmd.Env = append(append(os.Environ(), quickExit), env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
 	if err := cmd.Run(); err != nil {

@@ -25,6 +25,14 @@ var (
 	ErrSilent = errors.New("the runner does not answer")
 )
 
+// Refusal is the error of a runner that understands what it is asked for, and does not do it.
+type Refusal struct {
+	Op  string // of record
+	Why string
+}
+
+func (e *Refusal) Error() string { return "the runner refuses to " + e.Op + ": " + e.Why }
+
 // maxMessage bounds a line of the runner's, so that whoever else listens on its socket can't fill the daemon's memory.
 const maxMessage = 1 << 20
 
@@ -197,7 +205,7 @@ func (c *Conn) ask(ctx context.Context, req record.Request) error {
 		case !ok:
 			return ErrGone
 		case text != "":
-			return fmt.Errorf("the runner refuses to %s: %s", req.Op, text)
+			return &Refusal{Op: req.Op, Why: text}
 		}
 		return nil
 	case <-ctx.Done():

@@ -20,6 +20,7 @@ type Facts struct {
 	Claim   *record.Claim
 	Started *record.Started
 	Order   *record.Order
+	Freeze  *record.Freeze
 	Exit    *record.Exit
 	Verdict *record.Verdict
 	Damaged map[string]error // by file: record.ErrTorn, record.ErrNewer, or of reading
@@ -68,6 +69,7 @@ func Look(runs string, id int64, attempt int) (Facts, error) {
 	f.Claim = look[record.Claim](dir, record.ClaimFile, &f)
 	f.Started = look[record.Started](dir, record.StartedFile, &f)
 	f.Order = look[record.Order](dir, record.OrderFile, &f)
+	f.Freeze = look[record.Freeze](dir, record.FreezeFile, &f)
 	f.Exit = look[record.Exit](dir, record.ExitFile, &f)
 	f.Verdict = look[record.Verdict](dir, record.VerdictFile, &f)
 	for _, err := range f.Damaged {

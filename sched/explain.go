@@ -176,6 +176,9 @@ func whatItDoes(d cortex.Dispatch, now time.Time) string {
 	case cortex.StageCancelFailed:
 		return "can't be ended: processes of it survive, /health names them"
 	}
+	if d.FrozenSince != nil {
+		return "is frozen since " + d.FrozenSince.UTC().Format(time.RFC3339) + "; cortex thaw lets it go on"
+	}
 	return "runs" + since + " in the session " + d.SessionName
 }
 

@@ -45,15 +45,16 @@ func TestWhereItIs(t *testing.T) {
 	began, took := t0.Add(-90*time.Second), 1.5
 	for want, d := range map[string]cortex.Dispatch{
 		"is a row that was inserted by hand: it has no command, and is never started": {Status: cortex.Pending},
-		"is being started for 1m30s":                                  {Status: cortex.Running, Stage: cortex.StageStarting, DispatchedAt: &began},
-		"runs for 1m30s in the session ctx-p-b-1":                     {Status: cortex.Running, Stage: cortex.StageRunning, DispatchedAt: &began, SessionName: "ctx-p-b-1"},
-		"is being stopped; it ends when nothing of it is left":        {Status: cortex.Running, Stage: cortex.StageCancelling},
-		"can't be ended: processes of it survive, /health names them": {Status: cortex.Running, Stage: cortex.StageCancelFailed},
-		"completed with exit status 0 after 1.5s":                     {Status: cortex.Completed, DurationS: &took},
-		"failed after 1.5s: exit_nonzero (exit status 3)":             {Status: cortex.Failed, DurationS: &took, FailureCategory: cortex.CategoryExitNonzero, FailureSummary: "exit status 3"},
-		"failed: nobody knows why":                                    {Status: cortex.Failed},
-		"was cancelled":                                               {Status: cortex.Cancelled},
-		"is pending_retry":                                            {Status: cortex.PendingRetry},
+		"is being started for 1m30s":              {Status: cortex.Running, Stage: cortex.StageStarting, DispatchedAt: &began},
+		"runs for 1m30s in the session ctx-p-b-1": {Status: cortex.Running, Stage: cortex.StageRunning, DispatchedAt: &began, SessionName: "ctx-p-b-1"},
+		"is frozen since " + began.UTC().Format(time.RFC3339) + "; cortex thaw lets it go on": {Status: cortex.Running, Stage: cortex.StageRunning, FrozenSince: &began},
+		"is being stopped; it ends when nothing of it is left":                                {Status: cortex.Running, Stage: cortex.StageCancelling},
+		"can't be ended: processes of it survive, /health names them":                         {Status: cortex.Running, Stage: cortex.StageCancelFailed},
+		"completed with exit status 0 after 1.5s":                                             {Status: cortex.Completed, DurationS: &took},
+		"failed after 1.5s: exit_nonzero (exit status 3)":                                     {Status: cortex.Failed, DurationS: &took, FailureCategory: cortex.CategoryExitNonzero, FailureSummary: "exit status 3"},
+		"failed: nobody knows why":                                                            {Status: cortex.Failed},
+		"was cancelled":                                                                       {Status: cortex.Cancelled},
+		"is pending_retry":                                                                    {Status: cortex.PendingRetry},
 	} {
 		if got := whereItIs(d, t0); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"cortex"
+	"cortex/supervisor"
 )
 
 // Status is what the scheduler knows of itself and of what lives: from memory, so that asking never waits for the database.
@@ -19,6 +20,7 @@ type Status struct {
 	Holds      []cortex.Hold
 	Counts     map[cortex.Status]int
 	Running    int // what lives, and what ended so lately that its commit may be under way (supervisor.RecordPatience)
+	Frozen     int // of those that live
 	Pending    int // what waits, retries included
 	Unrecorded int // ends that are on disk and not yet in the database
 
@@ -99,3 +101,6 @@ type Cancelled struct {
 	Dispatch cortex.Dispatch
 	Recorded string
 }
+
+// FreezeOrder is an operator's word to freeze a dispatch, or to let it go on.
+type FreezeOrder = supervisor.FreezeOrder

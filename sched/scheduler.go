@@ -1,4 +1,4 @@
-// Package sched decides what starts and when, and takes the operators' orders: submit, pause, resume, cancel. Its decisions
+// Package sched decides what starts and when, and takes the operators' orders: submit, pause, resume, cancel, freeze. Its decisions
 // are pure functions (gate.go, pick.go, disk.go); what they decide is carried out by the supervisor and recorded by the
 // store. It starts on events, not on polls.
 package sched

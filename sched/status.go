@@ -28,7 +28,7 @@ func (s *Scheduler) Status() Status {
 	// taken for the end of all.
 	waiting := s.store.Waiting()
 	live := s.sup.Live()
-	st.Running, st.Unrecorded = live.Running, live.Unrecorded
+	st.Running, st.Frozen, st.Unrecorded = live.Running, live.Frozen, live.Unrecorded
 	st.Pending = max(waiting, s.store.Waiting()) + live.GivenBack
 	st.Counts = s.counts(live)
 

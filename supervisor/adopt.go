@@ -46,7 +46,7 @@ func (s *Supervisor) AdoptLive() error {
 		}
 		d := store.RowOf(spec)
 		d.Status, d.Stage = cortex.Running, cortex.StageStarting
-		f := newFollower(s, d, attempt)
+		f := adopted(s, d, attempt)
 		f.order = orders[id]
 		s.follow(f, (*follower).adopt)
 		return nil
@@ -183,7 +183,7 @@ func (s *Supervisor) restore(ctx context.Context, id int64, hasSession bool) err
 		}
 	}
 	if begun {
-		s.follow(newFollower(s, d, attempt), (*follower).adopt)
+		s.follow(adopted(s, d, attempt), (*follower).adopt)
 		return nil
 	}
 	return s.adoptPending(ctx, id)
@@ -249,7 +249,7 @@ func (s *Supervisor) adoptPending(ctx context.Context, id int64) error {
 		return err
 	}
 	if begun {
-		s.follow(newFollower(s, d, attempt), (*follower).adopt)
+		s.follow(adopted(s, d, attempt), (*follower).adopt)
 	}
 	return nil
 }
@@ -281,7 +281,7 @@ func (s *Supervisor) adoptRunning(d cortex.Dispatch, journalled *record.Order) e
 	if err != nil {
 		s.unreadable(d.ID, err) // followed all the same, by what its row says
 	}
-	f := newFollower(s, d, max(attempt, d.Attempts))
+	f := adopted(s, d, max(attempt, d.Attempts))
 	f.order = journalled
 	s.follow(f, (*follower).adopt)
 	return nil

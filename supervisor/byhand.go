@@ -26,7 +26,7 @@ func (s *Supervisor) adoptEndedByHand(ctx context.Context, id int64) error {
 	if err != nil {
 		return err
 	}
-	f := newFollower(s, d, attempt)
+	f := adopted(s, d, attempt)
 	if s.follow(f, (*follower).adopt) {
 		f.stopByHand(ctx, d.Status)
 	}

@@ -122,6 +122,11 @@ func (f *follower) writeOrder(order record.Order) error {
 
 // timeUp stops a dispatch that has used up its time.
 func (f *follower) timeUp(l *link) {
+	if left, known := f.timeLeft(); known && left > 0 { // it was frozen meanwhile
+		l.limitFor = nil
+		f.setLimit(l)
+		return
+	}
 	spec, err := runner.Spec(f.sup.runs, f.d.ID)
 	if err != nil {
 		f.log.Warn("can't read the grace of a dispatch; it gets none", "err", err)

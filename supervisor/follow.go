@@ -41,6 +41,7 @@ type follower struct {
 	started  bool // its process is on its way into the database
 	cut      bool // it runs, and its runner can't be spoken to: its folder was removed
 
+	agent    *record.Process // once it is known
 	reported map[string]bool // files of the attempt that are damaged and were told of
 
 	startCtx context.Context // ends when the start is to be given up; its cause says why
@@ -53,6 +54,7 @@ type follower struct {
 	byHand   sync.Once  // a stop by hand is carried out once
 	ordering sync.Mutex // held while an order is put on record
 	recorded string     // guarded by ordering; where the standing order is on record
+	freezing sync.Mutex // held while it is being frozen or thawed
 
 	mu      sync.Mutex
 	order   *record.Order // guarded by mu; the stop that is on record
@@ -60,6 +62,9 @@ type follower struct {
 	view    cortex.Stage  // guarded by mu
 	ending  bool          // guarded by mu; its end is being recorded: orders come too late
 	trouble string        // guarded by mu; what keeps it from ending, for /health
+
+	freeze     *record.Freeze // guarded by mu; nil where it never was frozen
+	freezeSure bool           // guarded by mu; the runner itself has said so
 }
 
 func newFollower(s *Supervisor, d cortex.Dispatch, attempt int) *follower {
@@ -137,11 +142,13 @@ type link struct {
 	pause  time.Duration // before the next try to connect
 	retry  *time.Timer
 
-	limit    *time.Timer   // fires when the dispatch has used up its time
-	claimed  *time.Timer   // fires when a start that was given up has been claimed for too long without a process
-	takeover *time.Timer   // fires when a stop has not been obeyed
-	ordered  *record.Order // the order that the runner behind conn has taken
-	pressed  *record.Order // the order for which takeover runs
+	limit    *time.Timer     // fires when the dispatch has used up its time
+	limitFor *record.Process // whose time that is
+	limitAt  *record.Freeze  // the freezes that it takes into account
+	claimed  *time.Timer     // fires when a start that was given up has been claimed for too long without a process
+	takeover *time.Timer     // fires when a stop has not been obeyed
+	ordered  *record.Order   // the order that the runner behind conn has taken
+	pressed  *record.Order   // the order for which takeover runs
 }
 
 // follow stays with the runner until it has ended. It reports false when the daemon stops first.
@@ -169,6 +176,7 @@ func (f *follower) follow() bool {
 			}
 			f.saw(l, st)
 		case <-f.poke:
+			f.setLimit(l)
 			f.obey(l)
 		case <-l.limit.C:
 			f.timeUp(l)
@@ -206,9 +214,11 @@ func (f *follower) saw(l *link, st record.State) {
 	if f.claimed() == nil {
 		f.setClaim(&record.Claim{Runner: st.Runner, Session: st.Session}) // its file is damaged
 	}
+	f.sawFreeze(st.Freeze, true)
 	if st.Agent != nil && !f.started {
-		f.hasProcess(l, st)
+		f.hasProcess(st)
 	}
+	f.setLimit(l)
 	switch st.Phase {
 	case record.PhaseStuck:
 		f.survived(st.Survivors)
@@ -227,9 +237,9 @@ func (f *follower) saw(l *link, st record.State) {
 	}
 }
 
-// hasProcess records the agent's process, its pty and its session in one update, and starts the clock of its timeout.
-func (f *follower) hasProcess(l *link, st record.State) {
-	f.started = true
+// hasProcess records the agent's process, its pty and its session in one update.
+func (f *follower) hasProcess(st record.State) {
+	f.started, f.agent = true, st.Agent
 	f.setStage(cortex.StageRunning)
 	f.settle()
 	pid, tty, session := int64(st.Agent.PID), st.TTY, st.Session
@@ -237,10 +247,6 @@ func (f *follower) hasProcess(l *link, st record.State) {
 	f.sup.write("start", f.d.ID, func(ctx context.Context) error {
 		return f.sup.store.Started(ctx, f.d.ID, f.attempt, pid, tty, session)
 	})
-	if f.timeout > 0 {
-		elapsed, _ := f.age(*st.Agent) // where that is unknown the timeout counts from now
-		l.limit.Reset(max(0, f.timeout-elapsed))
-	}
 }
 
 // age is how long ago a process on record started; false where it was in another boot, since nobody knows how long the host

@@ -27,6 +27,7 @@ func (f *follower) reach(l *link) (ended bool) {
 		l.retry.Reset(reconnectMax)
 		return false
 	}
+	f.sawFreeze(facts.Freeze, false)
 	if facts.Claim == nil {
 		facts.Claim = f.claimed() // the agent may have removed the file
 	}
@@ -51,8 +52,9 @@ func (f *follower) reach(l *link) (ended bool) {
 	// It lives, and can't be reached: it has claimed and does not listen yet, or is stopped, or there is no descriptor for
 	// that. Unknown is not dead.
 	if facts.Started != nil && !f.started {
-		f.hasProcess(l, record.State{Agent: &facts.Started.Agent, TTY: facts.Started.TTY, Session: facts.Claim.Session})
+		f.hasProcess(record.State{Agent: &facts.Started.Agent, TTY: facts.Started.TTY, Session: facts.Claim.Session})
 	}
+	f.setLimit(l)
 	who := "its runner"
 	if pid := facts.Claim.Runner.PID; pid != 0 {
 		who = fmt.Sprintf("its runner (pid %d)", pid)

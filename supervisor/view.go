@@ -19,6 +19,7 @@ const RecordPatience = time.Second
 
 // Live counts dispatches whose rows may say something else.
 type Live struct {
+	Frozen     int                   // of those that live
 	Running    int                   // those on their way to start included, and those that ended and are within RecordPatience
 	Unrecorded int                   // ended in runs/, and not yet in the database
 	GivenBack  int                   // pending again, and not yet in the database
@@ -29,7 +30,12 @@ type Live struct {
 func (s *Supervisor) Live() Live {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := Live{len(s.live), len(s.unrecorded), s.givenBack, map[cortex.Status]int{}}
+	l := Live{Running: len(s.live), Unrecorded: len(s.unrecorded), GivenBack: s.givenBack, Ended: map[cortex.Status]int{}}
+	for _, f := range s.live {
+		if f.frozenSince() != nil {
+			l.Frozen++
+		}
+	}
 	for _, end := range s.unrecorded {
 		if time.Since(end.at) < RecordPatience {
 			l.Running++
@@ -55,6 +61,7 @@ func (s *Supervisor) Lanes() []cortex.Lane {
 // what was in it, and is recorded by then, is in the rows. In the other order an end can be missed in both.
 type View struct {
 	stages map[int64]cortex.Stage // of what lives
+	frozen map[int64]*time.Time   // since when, of what lives and is frozen
 	ends   map[int64]store.End    // of what has ended, in runs/
 }
 
@@ -62,12 +69,15 @@ type View struct {
 func (s *Supervisor) View() View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := View{stages: make(map[int64]cortex.Stage, len(s.live)), ends: make(map[int64]store.End, len(s.unrecorded))}
+	v := View{stages: make(map[int64]cortex.Stage, len(s.live)), frozen: map[int64]*time.Time{}, ends: make(map[int64]store.End, len(s.unrecorded))}
 	for id, end := range s.unrecorded {
 		v.ends[id] = end.End
 	}
 	for id, f := range s.live {
 		v.stages[id] = f.stage()
+		if since := f.frozenSince(); since != nil {
+			v.frozen[id] = since
+		}
 	}
 	return v
 }
@@ -78,7 +88,7 @@ func (v View) Of(d cortex.Dispatch) cortex.Dispatch {
 		return end.Apply(d)
 	}
 	if stage, ok := v.stages[d.ID]; ok && d.Status == cortex.Running {
-		d.Stage = stage
+		d.Stage, d.FrozenSince = stage, v.frozen[d.ID]
 	}
 	return d
 }

@@ -47,7 +47,7 @@ is left of them. It returns when the order is on record, or with --wait when not
 			if wait != "" {
 				query.Set("wait", wait)
 			}
-			return c.sendCancel(cmd, query, body)
+			return c.sendMany(cmd, "cancel", query, body)
 		},
 	}
 	cmd.Flags().BoolVar(&running, "all-running", false, "all that run")
@@ -58,20 +58,21 @@ is left of them. It returns when the order is on record, or with --wait when not
 	return cmd
 }
 
-func (c *cli) sendCancel(cmd *cobra.Command, query url.Values, body map[string]any) error {
+// sendMany asks for the same of many dispatches, and shows what became of each.
+func (c *cli) sendMany(cmd *cobra.Command, verb string, query url.Values, body map[string]any) error {
 	daemon, err := c.connect()
 	if err != nil {
 		return err
 	}
 	var results api.CancelResults
-	answer, err := daemon.Post(cmd.Context(), "/dispatches/cancel", query, body, &results)
+	answer, err := daemon.Post(cmd.Context(), "/dispatches/"+verb, query, body, &results)
 	if err != nil {
 		return err
 	}
 	if c.format == "json" {
 		err = c.raw(answer)
 	} else {
-		err = c.printCancelled(results)
+		err = c.printResults(verb, results)
 	}
 	if err != nil {
 		return err
@@ -84,9 +85,9 @@ func (c *cli) sendCancel(cmd *cobra.Command, query url.Values, body map[string]a
 	return nil
 }
 
-func (c *cli) printCancelled(results api.CancelResults) error {
+func (c *cli) printResults(verb string, results api.CancelResults) error {
 	if len(results.Results) == 0 {
-		_, err := fmt.Fprintln(c.out, "Nothing to cancel")
+		_, err := fmt.Fprintln(c.out, "Nothing to "+verb)
 		return err
 	}
 	for _, r := range results.Results {

@@ -96,7 +96,7 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage, 69 no daemon.`,
 	root.PersistentFlags().StringVarP(&c.format, "output", "o", "text", "how to answer: text or json")
 	root.Flags().StringVar(&opts.configPath, "config", "", "configuration file (else $CORTEX_CONFIG, ./cortex.toml, ~/.config/cortex/cortex.toml)")
 	root.Flags().BoolVar(&opts.dryRun, "dry-run", false, "check the configuration, then exit; nothing is started or written")
-	root.AddCommand(c.submit(), c.status(), c.list(), c.logs(), c.wait(), c.explain(), c.health(), c.events(), c.update(), c.cancel(),
+	root.AddCommand(c.submit(), c.status(), c.list(), c.logs(), c.wait(), c.explain(), c.health(), c.events(), c.update(), c.cancel(), c.freeze(), c.thaw(),
 		c.pause(), c.resume(), c.holds(), c.reload(), c.db(), c.version())
 	return root
 }

@@ -87,6 +87,8 @@ func number(arg string) (int64, error) {
 // outcome says in a few words how a dispatch stands.
 func outcome(d api.Dispatch) string {
 	switch {
+	case d.Status == "running" && d.FrozenSince != nil:
+		return "frozen"
 	case d.Status == "running" && d.Stage != nil:
 		return word(d.Stage)
 	case d.FailureCategory == nil:

@@ -32,8 +32,13 @@ func (r *runner) again() {
 			}
 		}
 		r.write()
-	case r.unsaid != nil:
-		r.sayStarted()
+	default:
+		if r.unsaid != nil {
+			r.sayStarted()
+		}
+		if r.freezer.unsaid {
+			r.writeFreeze()
+		}
 	}
 }
 

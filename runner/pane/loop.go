@@ -32,6 +32,7 @@ func (r *runner) loop() {
 		select {
 		case <-r.signals.child:
 			r.reap()
+			r.keepFrozen()
 		case <-r.signals.size:
 			r.resize()
 		case <-r.signals.end:
@@ -115,9 +116,18 @@ func (r *runner) logTrouble(err error) {
 // answer does what a request asks for, and replies with the state that comes of it.
 func (r *runner) answer(l call) {
 	refused := l.bad
-	if refused == "" {
+	switch {
+	case refused != "":
+	case l.req.Op == record.OpFreeze || l.req.Op == record.OpThaw:
+		r.changeFreeze(l) // which replies in its time
+		return
+	default:
 		refused = r.do(l.req)
 	}
+	r.reply(l, refused)
+}
+
+func (r *runner) reply(l call, refused string) {
 	// A connection that has been given up since takes no reply.
 	if _, there := r.control.all[l.from]; there {
 		l.from.send(r.message(l.req.Seq, refused))

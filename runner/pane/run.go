@@ -126,6 +126,7 @@ type runner struct {
 	grace    <-chan time.Time // fires then
 	retry    <-chan time.Time // of what failed, every second
 	unsaid   *record.Started  // started.json, where it could not be written yet
+	freezer  freezer
 	swept    map[proc.Ident]proc.Stat
 	exit     *record.Exit // set once all is over
 	waiting  *os.File     // the daemon's FIFO, until readiness was signalled; opened before the agent could remove it
@@ -155,7 +156,7 @@ func (r *runner) claim() error {
 	fault.Point("pane.claim")
 	r.state = record.State{
 		ID: r.opts.ID, Attempt: r.opts.Attempt, Session: r.opts.Session,
-		Phase: record.PhaseStarting, Runner: identity(proc.Self()),
+		Phase: record.PhaseStarting, Runner: identity(proc.Self()), Freezes: true,
 	}
 	claim := record.Claim{
 		Format: record.Format, Runner: r.state.Runner, Session: r.opts.Session, Tmux: os.Getenv("TMUX"), At: time.Now().UTC(),

@@ -25,6 +25,7 @@ func (r *runner) stop(sig syscall.Signal, grace time.Duration) {
 	case record.PhaseRunning:
 		r.cause = record.CauseStop
 		r.signal(sig)
+		r.unfreeze()
 		r.endWithin(grace)
 		r.enter(record.PhaseStopping)
 	case record.PhaseStopping:
@@ -43,6 +44,7 @@ func (r *runner) hangUp() {
 	case record.PhaseRunning:
 		r.cause = record.CauseHangup
 		r.signal(syscall.SIGHUP)
+		r.unfreeze()
 		r.endWithin(grace)
 		r.enter(record.PhaseStopping)
 	case record.PhaseStopping:
@@ -80,7 +82,9 @@ func (r *runner) reap() {
 }
 
 // sweep kills all that is below this process, the agent included where it still runs, or finishes at once where nothing is.
+// What is frozen is killed as it is.
 func (r *runner) sweep() {
+	r.giveUpFreeze()
 	if r.alone() {
 		r.finish()
 		return

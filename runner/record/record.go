@@ -11,6 +11,7 @@
 //	runs/<id>/<n>/runner.sock the runner's control socket
 //	runs/<id>/<n>/ready       a FIFO of the daemon's: the runner says one byte when its socket answers
 //	runs/<id>/<n>/stop.json   Order: the daemon's word to stop, on record before its first effect
+//	runs/<id>/<n>/freeze.json Freeze: since when the agent is frozen, and how long it was before, by the runner
 //	runs/<id>/<n>/exit.json   Exit: how the agent ended, by the runner
 //	runs/<id>/<n>/verdict.json  Verdict: how the attempt ended where no runner could write an exit record, by the daemon
 package record
@@ -35,6 +36,7 @@ const (
 	Socket        = "runner.sock"
 	ReadyFIFO     = "ready"
 	OrderFile     = "stop.json"
+	FreezeFile    = "freeze.json"
 	ExitFile      = "exit.json"
 	VerdictFile   = "verdict.json"
 )
@@ -109,6 +111,19 @@ type Started struct {
 	TTY    string    `json:"tty"`
 	At     time.Time `json:"at"`
 }
+
+// Freeze says whether the agent's tree is frozen, and for how long it has been. Who needs it while the runner lives has it
+// from there; the file is for the time in which that can't be reached.
+type Freeze struct {
+	Format  int       `json:"format"`
+	Changes int       `json:"changes"`            // freezes and thaws so far: of two the one with more is the newer
+	Since   time.Time `json:"since,omitzero"`     // zero: it is not frozen
+	SinceMS int64     `json:"since_ms,omitempty"` // the same by the host's boot clock, in ms
+	TotalMS int64     `json:"total_ms"`           // time spent in the freezes that are over
+}
+
+// Frozen reports whether the tree is frozen. It may be called on nil: one that never was.
+func (f *Freeze) Frozen() bool { return f != nil && !f.Since.IsZero() }
 
 // Causes of an Exit.
 const (

@@ -10,6 +10,8 @@ const (
 	OpStatus = "status" // reply with the present State
 	OpStop   = "stop"   // signal the group, wait out the grace, sweep the tree; a second one may shorten the grace
 	OpSignal = "signal" // signal the agent's process group, nothing else
+	OpFreeze = "freeze" // stop the agent's whole tree; answered when it has stopped. Of runners whose State says Freezes
+	OpThaw   = "thaw"   // let it go on
 )
 
 // Request is what the daemon asks of a runner.
@@ -55,6 +57,8 @@ type State struct {
 	StartedAt   time.Time  `json:"started_at,omitzero"`
 	OutputBytes int64      `json:"output_bytes"`
 	OutputLost  int64      `json:"output_lost,omitempty"`
+	Freezes     bool       `json:"freezes,omitempty"` // it takes OpFreeze and OpThaw: the first runners did not
+	Freeze      *Freeze    `json:"freeze,omitempty"`  // nil: it never was frozen
 	Survivors   []Survivor `json:"survivors,omitempty"`
 	Error       string     `json:"error,omitempty"` // why the exit record or the log can't be written
 	Exit        *Exit      `json:"exit,omitempty"`  // from PhaseWriting on
