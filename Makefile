@@ -50,8 +50,9 @@ flood: tools-test ## An agent that writes 1 GiB as fast as it can
 	go test -count=1 -v -timeout 10m -run 'TestLogFlood$$' ./e2e -flood=1024
 
 .PHONY: bench
-bench: tools-demo build ## Measure starts per second, latency and memory, as ratios to bare tmux
+bench: tools-demo build ## Measure starts per second, latency and memory, as ratios to bare tmux; and what a decision costs
 	go run ./bench
+	go test -run '^$$' -bench BenchmarkPick ./sched
 
 FUZZTIME ?= 30s
 .PHONY: fuzz

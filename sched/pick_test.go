@@ -187,18 +187,31 @@ func TestNotBefore(t *testing.T) {
 	}
 }
 
+// What a decision costs follows from the lanes, not from how many wait in them: as many allocations for a hundred times as many.
+func TestPickDoesNotGrow(t *testing.T) {
+	cost := func(n int) float64 {
+		q, live, starts := loaded(n)
+		return testing.AllocsPerRun(10, func() { q.pick(nil, newUsage(busyLimits, live, starts, t0), 1, t0) })
+	}
+	if few, many := cost(1_000), cost(100_000); many > few*1.1 {
+		t.Errorf("%v allocations with 1,000 that wait, %v with 100,000", few, many)
+	}
+}
+
+// busyLimits are some of every kind.
+var busyLimits = Limits{Concurrent: 100, PerMinute: 1000, Project: 5, Agent: 30, Provider: 60,
+	Projects:  map[string]Bound{"p7": {3, 10}, "p8": {1, 1}},
+	Providers: map[string]Bound{"v1": {50, 100}}}
+
 // BenchmarkPick is the choice of the next dispatch of so many that wait, with every kind of limit. What to look at is that it
 // does not grow with them.
 func BenchmarkPick(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			q, live, starts := loaded(n)
-			limits := Limits{Concurrent: 100, PerMinute: 1000, Project: 5, Agent: 30, Provider: 60,
-				Projects:  map[string]Bound{"p7": {3, 10}, "p8": {1, 1}},
-				Providers: map[string]Bound{"v1": {50, 100}}}
 			b.ResetTimer()
 			for b.Loop() {
-				if ids, _ := q.pick(nil, newUsage(limits, live, starts, t0), 1, t0); len(ids) != 1 {
+				if ids, _ := q.pick(nil, newUsage(busyLimits, live, starts, t0), 1, t0); len(ids) != 1 {
 					b.Fatal(ids)
 				}
 			}

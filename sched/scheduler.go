@@ -27,6 +27,7 @@ type Scheduler struct {
 
 	waiting sync.Mutex // held while the queue is read anew or looked at
 	stale   bool       // the queue is behind, and what it missed is not known; guarded by waiting
+	doubted []int64    // to be read anew; guarded by waiting
 	began   time.Time
 	wake    chan struct{}
 	claims  sync.Mutex // held from a claim until the supervisor has it: a pause waits for it
@@ -240,6 +241,7 @@ func (s *Scheduler) sync(ctx context.Context) error {
 	s.waiting.Lock()
 	defer s.waiting.Unlock()
 	ids, all := s.store.Stirred()
+	ids, s.doubted = append(ids, s.doubted...), nil
 	if s.stale || all || len(ids) > maxStirred {
 		ids = nil
 	} else if len(ids) == 0 {

@@ -66,8 +66,13 @@ func (s *Scheduler) claim(ctx context.Context, id int64) {
 		s.started(at.Dispatch.Lane(), time.Now())
 		s.sup.Start(at)
 		s.store.Taken()
-	case errors.Is(err, store.ErrHeld), errors.Is(err, store.ErrFull), errors.Is(err, store.ErrNotPending):
-		// The gate or the row has changed since the pick: whoever changed it wakes the loop.
+	case errors.Is(err, store.ErrNotPending), errors.Is(err, store.ErrNotFound):
+		// The row has changed since it was read; the next pass reads it again, so that it is not in the others' way for ever.
+		s.waiting.Lock()
+		s.doubted = append(s.doubted, id)
+		s.waiting.Unlock()
+	case errors.Is(err, store.ErrHeld), errors.Is(err, store.ErrFull):
+		// The gate has changed since the pick: whoever changed it wakes the loop.
 	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrHung), ctx.Err() != nil:
 		// It stays pending, or is given back when it was claimed after all; the next pass tries again.
 	default:
