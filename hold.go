@@ -31,7 +31,7 @@ func (k HoldKind) LiftedByResume() bool {
 
 // Computed reports whether holds of this kind are computed at the gate: they are never stored, and lift themselves.
 func (k HoldKind) Computed() bool {
-	return k == HoldDisk || k == HoldDB || k == HoldTmux || k == HoldDescriptors
+	return k == HoldDisk || k == HoldDB || k == HoldTmux || k == HoldDescriptors || k == HoldMemory || k == HoldLoad
 }
 
 // ScopeAll is the scope of a pause. Others are one of ScopeKinds and a name: project:NAME.

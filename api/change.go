@@ -47,7 +47,7 @@ func (s *Server) change(w http.ResponseWriter, r *request) error {
 	if c.Priority == nil && c.TimeoutMS == nil && c.NotBefore == nil {
 		return &cortex.Error{Reason: cortex.ReasonBadValue, Message: "There is nothing to change", Hint: `give priority, timeout or not_before: {"priority": 0}`}
 	}
-	c.By, _ = who(r, c.By)
+	c.By, c.Via = who(r, c.By)
 	d, err := s.Sched.Change(r.Context(), id, c)
 	switch {
 	case errors.Is(err, store.ErrNotFound):

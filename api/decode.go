@@ -340,7 +340,10 @@ func takeTime(into *time.Time, now time.Time) func(value) error {
 			return err
 		}
 		if at, err := time.Parse(time.RFC3339, text); err == nil {
-			*into = at.UTC()
+			if at = at.UTC(); at.Year() < 1 || at.After(now.Add(maxTimeout)) {
+				return badValue(v.name, fmt.Sprintf("want a time within ten years, got %q", clip(text)))
+			}
+			*into = at
 			return nil
 		}
 		after, err := durationBetween(text, 0, maxTimeout)

@@ -90,7 +90,10 @@ func (s *Server) queue(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	b := s.Sched.Backlog(r.Context(), n)
+	b, err := s.Sched.Backlog(r.Context(), n)
+	if err != nil {
+		return err
+	}
 	answer := Queue{Waiting: b.Waiting, Gates: gatesOf(b.Gates), Next: []Waiter{}, Held: []HeldBack{}}
 	for _, w := range b.Next {
 		answer.Next = append(answer.Next, Waiter{w.ID, w.Bead, w.Lane.Project, wordOf(w.Lane.Agent), wordOf(w.Lane.Provider), w.Priority})

@@ -129,6 +129,11 @@ func (s *Server) changeEach(r *request, ids []int64, order sched.FreezeOrder) []
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
+			if s.isStopping() {
+				results[i] = s.manyError(r, id, freezeVerb(order), &cortex.Error{Reason: cortex.ReasonStopping,
+					Message: "Cortex stops", Hint: "ask the next daemon"})
+				return
+			}
 			d, err := s.freezeOrThaw(r.Context(), id, order)
 			if err != nil {
 				results[i] = s.manyError(r, id, freezeVerb(order), err)

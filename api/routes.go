@@ -143,7 +143,7 @@ func (s *Server) recover(w http.ResponseWriter, r *http.Request) {
 }
 
 func notFoundPath() error {
-	return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No such path", Hint: "paths are /status, /health, /scheduler/status, /holds, /events, /dispatches and below"}
+	return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No such path", Hint: "paths are /status, /health, /metrics, /scheduler/status, /scheduler/queue, /config/reload, /holds, /events, /dispatches and below"}
 }
 
 func allowed(routes []route) string {

@@ -145,7 +145,7 @@ func (s *Server) awaitHandlers(handlers *sync.WaitGroup) {
 	select {
 	case <-done:
 	case <-patience.C:
-		s.log.Error("a request hangs, and is left to itself", "hint", "The file system of the home does not answer (dmesg, df).")
+		s.log.Error("a request is still busy, and is left to itself", "hint", "the database may be locked, or the file system of the home does not answer (dmesg, df)")
 	}
 }
 

@@ -25,7 +25,7 @@ func TestChangeWhatWaits(t *testing.T) {
 	if code != 200 || a["priority"] != 0.0 || a["timeout"] != "1h" || a["status"] != "pending" {
 		t.Fatalf("%d %v", code, a)
 	}
-	if got := h.Cortex("update", endless, "--timeout", "1s", "--priority", "4"); got != "Dispatch "+endless+" waits with priority 4, timeout 1s" {
+	if got := h.Cortex("update", endless, "--timeout", "1s", "--priority", "4"); got != "Dispatch "+endless+" waits with priority 4, timeout 1s, at once" {
 		t.Errorf("cortex update: %q", got)
 	}
 	if got := h.SQL("SELECT json_extract(details, '$.by', '$.priority') FROM health_events WHERE event_type = 'dispatch_changed' AND dispatch_id = " + second); got != `["ann",[2,0]]` {
@@ -58,6 +58,8 @@ func TestChangeWhatWaits(t *testing.T) {
 		{first, `{}`, "bad_value"},
 		{first, `{"command":["true"]}`, "unknown_field"},
 		{first, `{"not_before":"tomorrow"}`, "bad_value"},
+		{first, `{"not_before":"9999-12-31T23:59:59-01:00"}`, "bad_value"},
+		{first, `{"not_before":"0000-01-01T00:00:00+01:00"}`, "bad_value"},
 	} {
 		if _, a := h.Ask("PATCH", "/dispatches/"+c.path, c.body); a["reason"] != c.reason || a["hint"] == "" {
 			t.Errorf("%s %s: %v", c.path, c.body, a)
@@ -80,7 +82,7 @@ func TestNotBefore(t *testing.T) {
 	submit := func(at string) string {
 		return strings.TrimSpace(h.Cortex("submit", "--bead", "b", "--priority", "0", "--not-before", at, "--", "true"))
 	}
-	soon, late, past := submit("3s"), submit("2099-01-01T00:00:00Z"), submit("2001-01-01T00:00:00Z")
+	soon, late, past := submit("3s"), submit("2033-01-01T00:00:00Z"), submit("2001-01-01T00:00:00Z")
 	plain := h.Submit("b", "true")
 	h.WaitStatus(past, "completed")
 	h.WaitStatus(plain, "completed")
@@ -90,7 +92,7 @@ func TestNotBefore(t *testing.T) {
 	if got := h.SQL("SELECT dispatched_at >= not_before AND julianday(dispatched_at) - julianday(not_before) < 1.0 / 86400 FROM dispatches WHERE id = " + soon); got != "1" {
 		t.Errorf("started at another time: %s", h.SQL("SELECT dispatched_at, not_before FROM dispatches WHERE id = "+soon))
 	}
-	if _, a := h.Get("/dispatches/" + late + "/explain"); a["summary"] != "Dispatch "+late+" waits: not before 2099-01-01T00:00:00Z" {
+	if _, a := h.Get("/dispatches/" + late + "/explain"); a["summary"] != "Dispatch "+late+" waits: not before 2033-01-01T00:00:00Z" {
 		t.Errorf("%v", a)
 	}
 	if _, q := h.Get("/scheduler/queue"); !strings.Contains(fmt.Sprint(q["held"]), "not before a time of its own") || q["waiting"] != 1.0 {
@@ -99,11 +101,11 @@ func TestNotBefore(t *testing.T) {
 	d.Stop()
 	h.Cortex("db", "rebuild", "--force")
 	h.Start()
-	if got := h.Field(late, "not_before"); got != "2099-01-01T00:00:00Z" || h.Status(late) != "pending" {
+	if got := h.Field(late, "not_before"); got != "2033-01-01T00:00:00Z" || h.Status(late) != "pending" {
 		t.Errorf("after the rebuild: %s, %s", got, h.Status(late))
 	}
-	h.SQL("UPDATE dispatches SET not_before = '2098-01-01' WHERE id = " + late)
-	if code, a := h.Ask("PATCH", "/dispatches/"+late, `{"priority":1}`); code != 200 || a["not_before"] != "2098-01-01T00:00:00Z" {
+	h.SQL("UPDATE dispatches SET not_before = '2032-01-01' WHERE id = " + late)
+	if code, a := h.Ask("PATCH", "/dispatches/"+late, `{"priority":1}`); code != 200 || a["not_before"] != "2032-01-01T00:00:00Z" {
 		t.Errorf("what was written by hand: %d %v", code, a)
 	}
 	h.Cortex("update", late, "--not-before", "0s")

@@ -105,6 +105,24 @@ func TestStartsPerMinute(t *testing.T) {
 	}
 }
 
+// A restored backup does not know a change that was answered: it is taken in from runs/.
+func TestChangeOutlivesARestore(t *testing.T) {
+	t.Parallel()
+	h := testenv.New(t)
+	d := h.Start()
+	h.Post("/scheduler/pause", "")
+	id := h.Submit("b", "true")
+	backup := h.Home + "/backup.db"
+	h.SQL("VACUUM INTO '" + backup + "'")
+	h.Cortex("update", id, "--priority", "0", "--not-before", "2033-01-01T00:00:00Z")
+	d.Stop()
+	h.Cortex("db", "restore", backup)
+	h.Start()
+	if p, at := h.Field(id, "priority"), h.Field(id, "not_before"); p != "0" || at != "2033-01-01T00:00:00Z" {
+		t.Errorf("after the restore: priority %s, not before %s", p, at)
+	}
+}
+
 // What has waited long enough goes before what is more urgent.
 func TestAgeing(t *testing.T) {
 	t.Parallel()

@@ -81,7 +81,7 @@ func configCheck(t *testing.T, h *testenv.Host) testenv.Answer {
 
 // reloads are the events of a type, oldest first: what their details say at path (as SQLite's json_extract has it).
 func reloads(h *testenv.Host, event, path string) []string {
-	return strings.Fields(h.SQL("SELECT json_extract(details, '" + path + "') FROM health_events WHERE event_type = '" + event + "' ORDER BY id"))
+	return strings.Split(h.SQL("SELECT json_extract(details, '"+path+"') FROM health_events WHERE event_type = '"+event+"' ORDER BY id"), "\n")
 }
 
 func swap(t *testing.T, link, to string) {

@@ -40,10 +40,15 @@ func (s *Scheduler) Explain(ctx context.Context, id int64) (Explanation, error) 
 		e.Summary = fmt.Sprintf("Dispatch %d %s", d.ID, whereItIs(d, now))
 		return e, nil
 	}
-	limits, lately := s.bounds(now)
-	use := newUsage(limits, s.sup.Lanes(), lately, now)
+	use, err := s.usage(ctx, s.rulesNow().Limits, now)
+	if err != nil {
+		return Explanation{}, err
+	}
 	holds := s.holds(now)
-	e.Gates = gatesOf(d, holds, use, now)
+	if !s.isAdopted() {
+		e.Gates = append(e.Gates, Gate{Name: "adoption", Detail: "the daemon has just started, and takes in what runs"})
+	}
+	e.Gates = append(e.Gates, gatesOf(d, holds, use, now)...)
 	if err := s.sync(ctx); err != nil {
 		return Explanation{}, err
 	}
@@ -203,31 +208,33 @@ type HeldBack struct {
 	Count int
 }
 
-// Backlog looks at all that waits, and tells at most n of what starts next. Where the
-// database can't be read it is the queue as it was last.
-func (s *Scheduler) Backlog(ctx context.Context, n int) Backlog {
-	if err := s.sync(ctx); err != nil {
-		s.log.Warn("can't read what waits", "err", err)
-	}
+// Backlog looks at all that waits, and tells at most n of what starts next.
+func (s *Scheduler) Backlog(ctx context.Context, n int) (Backlog, error) {
 	now := time.Now()
-	limits, lately := s.bounds(now)
-	live := s.sup.Lanes()
+	limits := s.rulesNow().Limits
+	use, err := s.usage(ctx, limits, now)
+	if err == nil {
+		err = s.sync(ctx)
+	}
+	if err != nil {
+		return Backlog{}, err
+	}
 	holds := s.holds(now)
 	b := Backlog{Next: []store.Waiter{}}
-	all := Limits{Concurrent: limits.Concurrent, PerMinute: limits.PerMinute}
-	b.Gates = gatesOf(cortex.Dispatch{}, ofAll(holds), newUsage(all, live, lately, now), now)
+	b.Gates = gatesOf(cortex.Dispatch{}, ofAll(holds), use.of(Limits{Concurrent: limits.Concurrent, PerMinute: limits.PerMinute}), now)
 	// What keeps all back is told once; the order of the others is looked at without it.
 	limits.Concurrent, limits.PerMinute = 0, 0
 	holds = slices.DeleteFunc(holds, func(h cortex.Hold) bool { return h.Scope == cortex.ScopeAll })
 	s.waiting.Lock()
 	defer s.waiting.Unlock()
 	b.Waiting = len(s.queue.byID)
-	b.Held = s.queue.heldBack(holds, newUsage(limits, live, lately, now), now)
-	ids, _ := s.queue.pick(holds, newUsage(limits, live, lately, now), n, now)
+	own := use.of(limits)
+	b.Held = s.queue.heldBack(holds, own, now)
+	ids, _ := s.queue.pick(holds, own, n, now)
 	for _, id := range ids {
 		b.Next = append(b.Next, s.queue.byID[id])
 	}
-	return b
+	return b, nil
 }
 
 func ofAll(holds []cortex.Hold) []cortex.Hold {

@@ -16,7 +16,7 @@ func TestGates(t *testing.T) {
 	pause := cortex.Hold{Scope: cortex.ScopeAll, By: "ann", Reason: "upgrade", Since: t0, Until: &until}
 	limits := Limits{Concurrent: 2, PerMinute: 1, Project: 1, Agents: map[string]Bound{"claude": {PerMinute: 5}}}
 	live := []cortex.Lane{{Project: "web"}}
-	use := newUsage(limits, live, []start{{t0.Add(-20 * time.Second), live[0]}}, t0)
+	use := newUsage(limits, live, []store.Start{{At: t0.Add(-20 * time.Second), Lane: live[0]}})
 	var told []string
 	for _, g := range gatesOf(d, []cortex.Hold{pause, {Scope: "project:other"}}, use, t0) {
 		line := g.Name + " shut: " + g.Detail
@@ -71,7 +71,7 @@ func TestHeldBackAndAhead(t *testing.T) {
 	if got := q.ahead(w(4, 2, "q")); got != 3 {
 		t.Errorf("%d ahead", got)
 	}
-	use := newUsage(Limits{Projects: map[string]Bound{"p": {Concurrent: 1}}}, []cortex.Lane{{Project: "p"}}, nil, t0)
+	use := newUsage(Limits{Projects: map[string]Bound{"p": {Concurrent: 1}}}, []cortex.Lane{{Project: "p"}}, nil)
 	got := q.heldBack([]cortex.Hold{{Scope: "project:q", By: "ann", Since: t0}, {Scope: "bead:held"}}, use, t0)
 	if len(got) != 3 || got[0].Count != 2 || got[1].Count != 2 || got[2].Count != 1 || got[2].Detail != "held (bead:held)" {
 		t.Errorf("%+v", got)

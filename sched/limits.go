@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"cortex"
+	"cortex/store"
 )
 
 // Limits is what bounds starts, by configuration.
@@ -48,20 +49,15 @@ func (l Limits) For(d cortex.Dispatch) []cortex.Limit { return l.of(d.Lane()) }
 // startSpan is what a limit of starts looks back.
 const startSpan = time.Minute
 
-// start is one that was claimed.
-type start struct {
-	at   time.Time
-	lane cortex.Lane
-}
-
-// usage is what limits are compared with, by scope; only of scopes that have a limit.
+// usage is what limits are compared with, by scope; only of scopes that have a limit. The starts are those of the last
+// startSpan as the database has them, so that those that were given back, or seem to come from the future, count for nothing.
 type usage struct {
 	limits Limits
 	live   map[string]int
 	starts map[string][]time.Time // within startSpan, oldest first
 }
 
-func newUsage(limits Limits, live []cortex.Lane, starts []start, now time.Time) usage {
+func newUsage(limits Limits, live []cortex.Lane, starts []store.Start) usage {
 	u := usage{limits, map[string]int{}, map[string][]time.Time{}}
 	for _, lane := range live {
 		for _, l := range limits.of(lane) {
@@ -69,11 +65,27 @@ func newUsage(limits Limits, live []cortex.Lane, starts []start, now time.Time) 
 		}
 	}
 	for _, s := range starts {
-		if now.Sub(s.at) < startSpan {
-			u.noteStart(limits.of(s.lane), s.at)
-		}
+		u.noteStart(limits.of(s.Lane), s.At)
 	}
 	return u
+}
+
+// of is what u counts, held against other limits.
+func (u usage) of(limits Limits) usage {
+	u.limits = limits
+	return u
+}
+
+// rated reports whether there is any limit of starts.
+func (l Limits) rated() bool {
+	for _, named := range []map[string]Bound{l.Projects, l.Agents, l.Providers} {
+		for _, b := range named {
+			if b.PerMinute > 0 {
+				return true
+			}
+		}
+	}
+	return l.PerMinute > 0
 }
 
 // free is how many slots there are.

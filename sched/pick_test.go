@@ -50,7 +50,7 @@ func TestPick(t *testing.T) {
 		"a held one takes no slot":    {waiting{w(1, 0, "p"), w(2, 2, "q"), w(3, 2, "q")}, hold("project:p"), 2, []int64{2, 3}},
 		"nothing waits, nothing runs": {nil, nil, 5, nil},
 	} {
-		got, next := queueOf(0, c.waiting...).pick(c.holds, newUsage(Limits{}, nil, nil, t0), c.free, t0)
+		got, next := queueOf(0, c.waiting...).pick(c.holds, newUsage(Limits{}, nil, nil), c.free, t0)
 		if !slices.Equal(got, c.want) || !next.IsZero() {
 			t.Errorf("%s: %v, want %v; %v", name, got, c.want, next)
 		}
@@ -66,11 +66,13 @@ func TestPickWithinLimits(t *testing.T) {
 		}
 		return all
 	}
-	ago := func(seconds int, l cortex.Lane) start { return start{t0.Add(-time.Duration(seconds) * time.Second), l} }
+	ago := func(seconds int, l cortex.Lane) store.Start {
+		return store.Start{At: t0.Add(-time.Duration(seconds) * time.Second), Lane: l}
+	}
 	for name, c := range map[string]struct {
 		limits  Limits
 		live    []cortex.Lane
-		starts  []start
+		starts  []store.Start
 		waiting []store.Waiter
 		want    []int64
 		next    time.Duration // after t0
@@ -87,18 +89,18 @@ func TestPickWithinLimits(t *testing.T) {
 			waiting(lane("p", "claude"), lane("q", "claude"), lane("q", "codex")), []int64{1, 3}, 0},
 		"no agent, no limit": {Limits{Agent: 1}, []cortex.Lane{lane("x", "")}, nil,
 			waiting(lane("p", ""), lane("q", "")), []int64{1, 2}, 0},
-		"starts of the last minute": {Limits{PerMinute: 3}, nil, []start{ago(61, lane("x", "")), ago(50, lane("x", "")), ago(20, lane("x", ""))},
+		"starts of the last minute": {Limits{PerMinute: 3}, nil, []store.Start{ago(50, lane("x", "")), ago(20, lane("x", ""))},
 			waiting(lane("p", ""), lane("p", "")), []int64{1}, 10 * time.Second},
-		"starts of one agent": {Limits{Agents: map[string]Bound{"claude": {PerMinute: 1}}}, nil, []start{ago(59, lane("x", "claude"))},
+		"starts of one agent": {Limits{Agents: map[string]Bound{"claude": {PerMinute: 1}}}, nil, []store.Start{ago(59, lane("x", "claude"))},
 			waiting(lane("p", "claude"), lane("p", "codex")), []int64{2}, time.Second},
 		"what is picked counts as a start": {Limits{PerMinute: 1}, nil, nil,
 			waiting(lane("p", ""), lane("q", "")), []int64{1}, time.Minute},
-		"more starts than a lowered limit": {Limits{PerMinute: 1}, nil, []start{ago(30, lane("x", "")), ago(5, lane("x", ""))},
+		"more starts than a lowered limit": {Limits{PerMinute: 1}, nil, []store.Start{ago(30, lane("x", "")), ago(5, lane("x", ""))},
 			waiting(lane("p", "")), nil, 55 * time.Second},
-		"a full project is not what is waited for": {Limits{PerMinute: 1, Project: 1}, []cortex.Lane{lane("p", "")}, []start{ago(1, lane("p", ""))},
+		"a full project is not what is waited for": {Limits{PerMinute: 1, Project: 1}, []cortex.Lane{lane("p", "")}, []store.Start{ago(1, lane("p", ""))},
 			waiting(lane("p", "")), nil, 0},
 	} {
-		got, next := queueOf(0, c.waiting...).pick(nil, newUsage(c.limits, c.live, c.starts, t0), 9, t0)
+		got, next := queueOf(0, c.waiting...).pick(nil, newUsage(c.limits, c.live, c.starts), 9, t0)
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
@@ -127,7 +129,7 @@ func TestAgeing(t *testing.T) {
 		"never":                  {0, []store.Waiter{at(1, 2, 1000*time.Hour), at(2, 1, 0)}, []int64{2, 1}},
 		"an age nobody can tell": {time.Hour, []store.Waiter{{ID: 1, Priority: 4}, at(2, 0, 0)}, []int64{1, 2}},
 	} {
-		got, _ := queueOf(c.ageing, c.waiting...).pick(nil, newUsage(Limits{}, nil, nil, t0), 9, t0)
+		got, _ := queueOf(c.ageing, c.waiting...).pick(nil, newUsage(Limits{}, nil, nil), 9, t0)
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
@@ -139,7 +141,7 @@ func TestQueueUpdate(t *testing.T) {
 	t.Parallel()
 	q := queueOf(0, w(1, 2, "p"), w(2, 2, "p"), w(3, 2, "q"))
 	pick := func() string {
-		ids, _ := q.pick(nil, newUsage(Limits{}, nil, nil, t0), 9, t0)
+		ids, _ := q.pick(nil, newUsage(Limits{}, nil, nil), 9, t0)
 		return fmt.Sprint(ids)
 	}
 	if got := pick() + pick(); got != "[1 2 3][1 2 3]" { // a pick takes nothing out
@@ -165,7 +167,7 @@ func TestNotBefore(t *testing.T) {
 	}
 	q := queueOf(0, at(1, time.Hour), at(2, time.Minute), at(3, 0), w(4, 2, "p"), at(5, time.Minute))
 	pick := func(now time.Time) string {
-		ids, next := q.pick(nil, newUsage(Limits{Concurrent: 9}, nil, nil, now), 9, now)
+		ids, next := q.pick(nil, newUsage(Limits{Concurrent: 9}, nil, nil), 9, now)
 		if next.IsZero() {
 			return fmt.Sprint(ids)
 		}
@@ -182,7 +184,11 @@ func TestNotBefore(t *testing.T) {
 	if got := pick(t0.Add(2 * time.Minute)); got != "[1 2 3 4]" {
 		t.Error(got)
 	}
-	if _, next := q.pick([]cortex.Hold{{Scope: cortex.ScopeAll}}, newUsage(Limits{}, nil, nil, t0), 9, t0); !next.IsZero() {
+	if got := pick(t0); got != "[3 4] 1m0s" { // the clock was set back
+		t.Error(got)
+	}
+	pick(t0.Add(2 * time.Minute))
+	if _, next := q.pick([]cortex.Hold{{Scope: cortex.ScopeAll}}, newUsage(Limits{}, nil, nil), 9, t0.Add(time.Hour)); !next.IsZero() {
 		t.Error(next)
 	}
 }
@@ -191,7 +197,7 @@ func TestNotBefore(t *testing.T) {
 func TestPickDoesNotGrow(t *testing.T) {
 	cost := func(n int) float64 {
 		q, live, starts := loaded(n)
-		return testing.AllocsPerRun(10, func() { q.pick(nil, newUsage(busyLimits, live, starts, t0), 1, t0) })
+		return testing.AllocsPerRun(10, func() { q.pick(nil, newUsage(busyLimits, live, starts), 1, t0) })
 	}
 	if few, many := cost(1_000), cost(100_000); many > few*1.1 {
 		t.Errorf("%v allocations with 1,000 that wait, %v with 100,000", few, many)
@@ -211,7 +217,7 @@ func BenchmarkPick(b *testing.B) {
 			q, live, starts := loaded(n)
 			b.ResetTimer()
 			for b.Loop() {
-				if ids, _ := q.pick(nil, newUsage(busyLimits, live, starts, t0), 1, t0); len(ids) != 1 {
+				if ids, _ := q.pick(nil, newUsage(busyLimits, live, starts), 1, t0); len(ids) != 1 {
 					b.Fatal(ids)
 				}
 			}
@@ -220,7 +226,7 @@ func BenchmarkPick(b *testing.B) {
 }
 
 // loaded is a queue of n in 50 projects, 3 agents and 2 providers, with 40 that live and 200 starts in the last minute.
-func loaded(n int) (q *queue, live []cortex.Lane, starts []start) {
+func loaded(n int) (q *queue, live []cortex.Lane, starts []store.Start) {
 	lane := func(i int) cortex.Lane {
 		return cortex.Lane{Project: fmt.Sprint("p", i%50), Agent: fmt.Sprint("a", i%3), Provider: fmt.Sprint("v", i%2)}
 	}
@@ -232,7 +238,7 @@ func loaded(n int) (q *queue, live []cortex.Lane, starts []start) {
 		live = append(live, lane(i))
 	}
 	for i := range 200 {
-		starts = append(starts, start{t0.Add(-time.Duration(200-i) * time.Second / 4), lane(i)})
+		starts = append(starts, store.Start{At: t0.Add(-time.Duration(200-i) * time.Second / 4), Lane: lane(i)})
 	}
 	return q, live, starts
 }

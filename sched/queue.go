@@ -20,6 +20,7 @@ type queue struct {
 	byID   map[int64]store.Waiter
 	lanes  map[cortex.Lane]*btree.BTreeG[store.Waiter]
 	later  *btree.BTreeG[store.Waiter] // what is not to be started yet, the first to come first
+	asOf   time.Time                   // when it was last seen to whose time has come
 }
 
 func newQueue(ageing time.Duration) *queue {
@@ -62,6 +63,10 @@ func (q *queue) put(w store.Waiter) {
 
 // ripen gives all that may be started by now its turn, and returns when the next may; zero where none waits for that.
 func (q *queue) ripen(now time.Time) time.Time {
+	if now.Before(q.asOf) { // the clock was set back: what had its turn may have to wait again
+		q.replace(slices.Collect(maps.Values(q.byID)))
+	}
+	q.asOf = now
 	for {
 		w, ok := q.later.Min()
 		if !ok || now.Before(w.Until) {

@@ -6,7 +6,6 @@ package sched
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -39,7 +38,6 @@ type Scheduler struct {
 	lastTick  time.Time          // guarded by mu
 	resumedAt time.Time          // guarded by mu
 	starts    []time.Time        // guarded by mu; since the last pause or resume, the recent ones
-	lately    []start            // guarded by mu; of the last startSpan, for the limits
 	pausing   int                // guarded by mu; pauses that are being ordered: no claim begins
 	giveUp    context.CancelFunc // guarded by mu; ends the claims that still wait for the database
 	disk      *cortex.Hold       // guarded by mu; the computed hold of a full disk
@@ -148,32 +146,30 @@ func (s *Scheduler) Known() <-chan struct{} { return s.known }
 // Adopted is closed when everything in runs/ has been taken in.
 func (s *Scheduler) Adopted() <-chan struct{} { return s.adopted }
 
-// recall counts the starts before the daemon's own start, so that recent_dispatch_count (since the last pause or resume) and
-// the limits of starts survive it.
+// recall counts the starts before the daemon's own start, since the last pause or resume, so that recent_dispatch_count
+// survives it.
 func (s *Scheduler) recall(ctx context.Context) {
 	now := time.Now()
+	since := now.Add(-recentSpan)
 	turned, err := s.store.LastTurn(ctx)
 	var before []store.Start
 	if err == nil {
-		before, err = s.store.StartsSince(ctx, now.Add(-recentSpan))
+		if turned.After(since) {
+			since = turned
+		}
+		before, err = s.store.StartsBetween(ctx, since, now)
 	}
 	if err != nil {
 		s.log.Warn("can't count recent starts", "err", err)
 		return
 	}
 	var starts []time.Time
-	var lately []start
 	for _, b := range before {
-		if !b.At.Before(turned) {
-			starts = append(starts, b.At)
-		}
-		if now.Sub(b.At) < startSpan {
-			lately = append(lately, start{b.At, b.Lane})
-		}
+		starts = append(starts, b.At)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.starts, s.lately = append(starts, s.starts...), append(lately, s.lately...)
+	s.starts = append(starts, s.starts...)
 }
 
 // Wake makes the loop look again.
@@ -200,16 +196,19 @@ func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 	holds := s.holds(now)
 	s.noteTurn(holds, now)
 	s.warnPaused(ctx, holds, now)
-	limits, lately := s.bounds(now)
-	use := newUsage(limits, s.sup.Lanes(), lately, now)
-	free := use.free()
+	limits := s.rulesNow().Limits
+	free := limits.Concurrent - s.sup.Live().Running
 	if startable < free { // a start that has got its process needs less
 		free, next = startable, min(next, time.Second)
 	}
 	if shut(holds) || free <= 0 {
 		return next
 	}
-	if err := s.sync(ctx); err != nil {
+	use, err := s.usage(ctx, limits, now)
+	if err == nil {
+		err = s.sync(ctx)
+	}
+	if err != nil {
 		if ctx.Err() == nil {
 			s.log.Warn("can't read what waits", "err", err)
 		}
@@ -225,12 +224,16 @@ func (s *Scheduler) pass(ctx context.Context, now time.Time) time.Duration {
 	return next
 }
 
-// bounds are the limits, and the starts that they look back to.
-func (s *Scheduler) bounds(now time.Time) (Limits, []start) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lately = slices.DeleteFunc(s.lately, func(b start) bool { return now.Sub(b.at) >= startSpan })
-	return s.rules.Limits, slices.Clone(s.lately)
+// usage is what the limits are compared with now.
+func (s *Scheduler) usage(ctx context.Context, limits Limits, now time.Time) (usage, error) {
+	var starts []store.Start
+	if limits.rated() {
+		var err error
+		if starts, err = s.store.StartsBetween(ctx, now.Add(-startSpan), now); err != nil {
+			return usage{}, err
+		}
+	}
+	return newUsage(limits, s.sup.Lanes(), starts), nil
 }
 
 // maxStirred is how many dispatches are looked up one by one; beyond it all that waits is read anew.

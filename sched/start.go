@@ -63,7 +63,7 @@ func (s *Scheduler) claim(ctx context.Context, id int64) {
 	switch {
 	case err == nil:
 		fault.Point("claim.after")
-		s.started(at.Dispatch.Lane(), time.Now())
+		s.started(time.Now())
 		s.sup.Start(at)
 		s.store.Taken()
 	case errors.Is(err, store.ErrNotPending), errors.Is(err, store.ErrNotFound):
@@ -86,11 +86,10 @@ func (s *Scheduler) giveBack(at cortex.Attempt) {
 	s.store.Taken()
 }
 
-// started notes a start, for recent_dispatch_count and the limits of starts.
-func (s *Scheduler) started(lane cortex.Lane, now time.Time) {
+// started notes a start, for recent_dispatch_count.
+func (s *Scheduler) started(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lately = append(s.lately, start{now, lane})
 	s.starts = append(recent(s.starts, now), now)
 }
 

@@ -57,14 +57,8 @@ func (s *Store) Claim(ctx context.Context, id int64, limits func(cortex.Dispatch
 
 // gate is what keeps d from being started now.
 func (t *tx) gate(d cortex.Dispatch, limits func(cortex.Dispatch) []cortex.Limit) error {
-	held, err := t.inForce()
-	if err != nil {
-		return err
-	}
-	for _, h := range held {
-		if h.Covers(d) {
-			return ErrHeld
-		}
+	if held, err := t.covers(d); err != nil || held {
+		return cmp.Or(err, ErrHeld)
 	}
 	if d.NotBefore != nil && t.now.Before(*d.NotBefore) {
 		return ErrHeld

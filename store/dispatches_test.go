@@ -153,7 +153,7 @@ func TestStartedAndGiveBack(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	wantErr(t, s.GiveBack(ctx, id, 1, "again"), ErrNotRunning)
-	if all := must[[]Start](t)(s.StartsSince(ctx, time.Now().Add(-time.Hour))); len(all) != 0 {
+	if all := must[[]Start](t)(s.StartsBetween(ctx, time.Now().Add(-time.Hour), time.Now())); len(all) != 0 {
 		t.Errorf("starts %v", all)
 	}
 	a = must[cortex.Attempt](t)(s.Claim(ctx, id, atMost(10), nil))
@@ -166,7 +166,7 @@ func TestStartedAndGiveBack(t *testing.T) {
 	if d.Stage != cortex.StageCancelling || *d.PID != 4242 || d.TTY != "/dev/pts/7" || d.SessionName != "ctx-p-b-1-1" {
 		t.Errorf("%+v", d)
 	}
-	if all := must[[]Start](t)(s.StartsSince(ctx, time.Now().Add(-time.Hour))); len(all) != 1 || time.Since(all[0].At) > time.Minute || all[0].Lane != d.Lane() {
+	if all := must[[]Start](t)(s.StartsBetween(ctx, time.Now().Add(-time.Hour), time.Now())); len(all) != 1 || time.Since(all[0].At) > time.Minute || all[0].Lane != d.Lane() {
 		t.Errorf("starts %v", all)
 	}
 	if got := s.Counts(); got[cortex.Running] != 1 || got[cortex.Pending] != 0 {

@@ -38,6 +38,19 @@ func (t *tx) unlifted() ([]cortex.Hold, error) {
 	return held, err
 }
 
+// covers reports whether a hold in force covers d. It reads only those of a scope that could: there may be very many.
+func (t *tx) covers(d cortex.Dispatch) (bool, error) {
+	var rows []holdRow
+	err := t.list(&rows, "SELECT "+holdColumns+" FROM holds WHERE lifted_at IS NULL AND COALESCE(scope, '') IN (?, ?, ?, ?, ?, ?)",
+		"", cortex.ScopeAll, "project:"+d.Project, "agent:"+d.Agent, "provider:"+d.Provider, "bead:"+d.BeadID)
+	for _, r := range rows {
+		if h := r.hold(); h.InForce(t.now) && h.Covers(d) {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
 // inForce is what the database itself says at this moment.
 func (t *tx) inForce() ([]cortex.Hold, error) {
 	held, err := t.unlifted()

@@ -16,7 +16,7 @@ type memory struct {
 	counts    map[cortex.Status]int // guarded by mu
 	holds     []cortex.Hold         // rows that are not lifted; guarded by mu
 	orders    []entry               // journalled, not in the database; guarded by mu
-	accepting map[int64]bool        // committed, but spec.json is not there yet; guarded by mu
+	accepting map[int64]bool        // committed or being changed, and spec.json is not as it will be; guarded by mu
 	failures  int64                 // guarded by mu
 	foreign   int                   // of the pending ones, rows without a spec, that are never started; guarded by mu
 	claimed   int                   // claimed, and not Taken yet; guarded by mu
@@ -97,6 +97,21 @@ func (s *Store) CancelledInJournal() map[int64]bool {
 		}
 	}
 	return all
+}
+
+// beginChange keeps a dispatch that waits from being started until setAccepting(id, false); false where that is so already, or a
+// cancel of it is in the journal.
+func (m *memory) beginChange(id int64) bool {
+	if m.excluded()[id] {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.accepting[id] {
+		return false
+	}
+	m.accepting[id] = true
+	return true
 }
 
 // setAccepting says whether id is committed but not yet to be started.

@@ -280,13 +280,13 @@ type Start struct {
 	Lane cortex.Lane
 }
 
-// StartsSince lists when the dispatches were started (claimed, and not given back) whose last start was at t or later,
-// oldest first.
-func (s *Store) StartsSince(ctx context.Context, t time.Time) ([]Start, error) {
+// StartsBetween lists when the dispatches were started (claimed, and not given back) whose last start was after from and no later
+// than to, oldest first.
+func (s *Store) StartsBetween(ctx context.Context, from, to time.Time) ([]Start, error) {
 	var rows []dispatchRow
 	err := s.read(ctx, func(ctx context.Context, db *sqlx.DB) error {
-		return db.SelectContext(ctx, &rows, "SELECT "+startColumns+" FROM dispatches WHERE dispatched_at >= ? "+
-			"ORDER BY dispatched_at", t.UTC().Format(timeLayout))
+		return db.SelectContext(ctx, &rows, "SELECT "+startColumns+" FROM dispatches WHERE dispatched_at > ? AND dispatched_at <= ? "+
+			"ORDER BY dispatched_at", timeText(from), timeText(to))
 	})
 	var all []Start
 	for _, r := range rows {

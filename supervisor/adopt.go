@@ -231,8 +231,15 @@ func (s *Supervisor) adoptPending(ctx context.Context, id int64) error {
 		return err
 	}
 	attempt, begun, err := s.begun(id)
-	if err != nil || attempt <= d.Attempts && !begun {
+	if err != nil {
 		return err
+	}
+	if attempt <= d.Attempts && !begun {
+		spec, err := runner.Spec(s.runs, id)
+		if err != nil {
+			return err
+		}
+		return s.store.TakeChange(ctx, d, spec)
 	}
 	if attempt < d.Attempts || attempt == d.Attempts && d.Status == cortex.PendingRetry {
 		return nil // an attempt that is accounted for

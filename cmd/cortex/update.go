@@ -12,15 +12,15 @@ import (
 
 func (c *cli) update() *cobra.Command {
 	var priority int
-	var timeout, notBefore string
+	var timeout, notBefore, by string
 	cmd := &cobra.Command{
-		Use:   "update ID... [--priority N] [--timeout DURATION] [--not-before TIME]",
-		Short: "Change dispatches that wait",
-		Long:  "Update gives dispatches that wait another priority, timeout or time. What runs stays as it is.",
+		Use:   "update ID [--priority N] [--timeout DURATION] [--not-before TIME]",
+		Short: "Change a dispatch that waits",
+		Long:  "Update gives a dispatch that waits another priority, timeout or time. What runs stays as it is.",
 		Example: `  cortex update 12 --priority 0
-  cortex update 12 13 --timeout 2h
+  cortex update 12 --timeout 2h --by ann
   cortex update 12 --timeout 0s     # none`,
-		Args: args(cobra.MinimumNArgs(1)),
+		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			list, err := ids(given)
 			if err != nil {
@@ -36,6 +36,9 @@ func (c *cli) update() *cobra.Command {
 			if cmd.Flags().Changed("not-before") {
 				body["not_before"] = notBefore
 			}
+			if len(body) > 0 && by != "" {
+				body["by"] = by
+			}
 			if len(body) == 0 {
 				return usage("cortex update: say what to change: --priority, --timeout or --not-before")
 			}
@@ -43,27 +46,22 @@ func (c *cli) update() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, id := range list {
-				var d api.DispatchDetail
-				answer, err := daemon.Patch(cmd.Context(), "/dispatches/"+strconv.FormatInt(id, 10), url.Values{}, body, &d)
-				if err != nil {
-					return err
-				}
-				if c.format == "json" {
-					err = c.raw(answer)
-				} else {
-					_, err = fmt.Fprintf(c.out, "Dispatch %d waits with priority %d, %s\n", d.ID, d.Priority, timeoutWord(d.Timeout))
-				}
-				if err != nil {
-					return err
-				}
+			var d api.DispatchDetail
+			answer, err := daemon.Patch(cmd.Context(), "/dispatches/"+strconv.FormatInt(list[0], 10), url.Values{}, body, &d)
+			if err != nil {
+				return err
 			}
-			return nil
+			if c.format == "json" {
+				return c.raw(answer)
+			}
+			_, err = fmt.Fprintf(c.out, "Dispatch %d waits with priority %d, %s, %s\n", d.ID, d.Priority, timeoutWord(d.Timeout), timeWord(d.NotBefore))
+			return err
 		},
 	}
 	cmd.Flags().IntVar(&priority, "priority", 0, "0 is started first, 4 last")
 	cmd.Flags().StringVar(&timeout, "timeout", "", "how long it may run, such as 30m; 0s for no limit")
 	cmd.Flags().StringVar(&notBefore, "not-before", "", "start it no earlier than this time (2026-02-18T06:01:00Z) or so long from now (1h30m; 0s: at once)")
+	cmd.Flags().StringVar(&by, "by", "", "who says so (by default this user)")
 	return cmd
 }
 
@@ -72,4 +70,11 @@ func timeoutWord(timeout *string) string {
 		return "without a timeout"
 	}
 	return "timeout " + printable(*timeout)
+}
+
+func timeWord(notBefore *api.Time) string {
+	if notBefore == nil {
+		return "at once"
+	}
+	return "not before " + when(notBefore)
 }

@@ -69,6 +69,8 @@ type Spec struct {
 
 	NotBefore *time.Time `json:"not_before,omitempty"` // it is not started before
 
+	ChangedAt *time.Time `json:"changed_at,omitempty"` // when it was last changed while it waited
+
 	Key     string `json:"idempotency_key,omitempty"`
 	Request string `json:"request_hash,omitempty"` // of the request that came with Key
 
