@@ -2,6 +2,7 @@ package cortex
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -38,11 +39,15 @@ func (k HoldKind) Computed() bool {
 const ScopeAll = "all"
 
 // ScopeKinds are what of a dispatch a scope may name.
-var ScopeKinds = []string{"project", "agent", "provider", "bead"}
+var ScopeKinds = []string{"project", "agent", "provider", "bead", "dispatch"}
 
 // ValidScope reports whether a hold may be set with this scope. A name is taken as it is, and may hold colons.
 func ValidScope(scope string) bool {
 	kind, name, _ := strings.Cut(scope, ":")
+	if kind == "dispatch" {
+		id, err := strconv.ParseInt(name, 10, 64)
+		return err == nil && id > 0 && name == strconv.FormatInt(id, 10)
+	}
 	return scope == ScopeAll || slices.Contains(ScopeKinds, kind) && name != ""
 }
 
@@ -86,6 +91,8 @@ func (h Hold) Covers(d Dispatch) bool {
 		return d.Provider == name
 	case "bead":
 		return d.BeadID == name
+	case "dispatch":
+		return strconv.FormatInt(d.ID, 10) == name
 	}
 	return false
 }

@@ -142,7 +142,12 @@ func TestHoldScopes(t *testing.T) {
 	if _, metrics := h.AskText(http.MethodGet, "/metrics", ""); !strings.Contains(metrics, `cortex_holds{kind="operator"} 1`) {
 		t.Error("no metric tells of the hold")
 	}
+	next := dispatch(nil)
+	one := hold(t, h, fmt.Sprintf(`{"scope":"dispatch:%s"}`, waits))
 	lift(t, h, all)
+	h.WaitStatus(next, "completed")
+	passedBy(t, h, waits)
+	lift(t, h, one)
 	h.WaitStatus(waits, "completed")
 	if _, a := h.Get("/scheduler/status"); a["state"] != "running" || a["resumed_at"] == nil {
 		t.Errorf("%v", a)

@@ -254,19 +254,20 @@ func (q *queue) heldBack(holds []cortex.Hold, use usage, now time.Time) []HeldBa
 		g := Gate{Name: "time", Detail: "not before a time of its own", Until: &next}
 		counts[g.Detail] = &HeldBack{g, q.later.Len()}
 	}
-	beads := heldBeads(holds)
+	held := heldScopes(holds)
+	ones := holdsOnes(holds)
 	for lane, waiting := range q.lanes {
 		gates := gatesOf(dispatchIn(lane), holds, use, now)
 		if shut := slices.IndexFunc(gates, func(g Gate) bool { return !g.Open }); shut >= 0 {
 			count(gates[shut], waiting.Len())
 			continue
 		}
-		if len(beads) == 0 {
+		if !ones {
 			continue
 		}
 		waiting.Scan(func(w store.Waiter) bool {
-			if beads[w.Bead] {
-				count(Gate{Name: "hold", Detail: "held (bead:" + w.Bead + ")"}, 1)
+			if scope := heldAlone(w, held); scope != "" {
+				count(Gate{Name: "hold", Detail: "held (" + scope + ")"}, 1)
 			}
 			return true
 		})

@@ -1,6 +1,8 @@
 package sched
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,12 +28,13 @@ func (q *queue) pick(holds []cortex.Hold, use usage, free int, now time.Time) (i
 			heads.Set(h)
 		}
 	}
-	beads, held := heldBeads(holds), heldScopes(holds)
+	held := heldScopes(holds)
+	ones := holdsOnes(holds)
 	for lane, waiting := range q.lanes {
 		if laneHeld(lane, held) {
 			continue
 		}
-		enter(&head{limits: use.limits.of(lane), beads: beads, iter: waiting.Iter()})
+		enter(&head{limits: use.limits.of(lane), held: held, ones: ones, iter: waiting.Iter()})
 	}
 	for len(ids) < free {
 		h, ok := heads.PopMin()
@@ -55,13 +58,14 @@ func (q *queue) pick(holds []cortex.Hold, use usage, free int, now time.Time) (i
 // head is how far a pick has come in a lane.
 type head struct {
 	limits []cortex.Limit
-	beads  map[string]bool
+	held   map[string]bool // scopes
+	ones   bool            // some of them are of single beads or dispatches
 	iter   btree.IterG[store.Waiter]
 	begun  bool
 	first  store.Waiter
 }
 
-// advance goes to the next one of the lane that is not held for its bead.
+// advance goes to the next one of the lane that is not held by itself or for its bead.
 func (h *head) advance() bool {
 	for {
 		ok := false
@@ -73,20 +77,27 @@ func (h *head) advance() bool {
 		if !ok {
 			return false
 		}
-		if h.first = h.iter.Item(); !h.beads[h.first.Bead] {
+		if h.first = h.iter.Item(); !h.ones || heldAlone(h.first, h.held) == "" {
 			return true
 		}
 	}
 }
 
-func heldBeads(holds []cortex.Hold) map[string]bool {
-	beads := map[string]bool{}
-	for _, h := range holds {
-		if bead, ok := strings.CutPrefix(h.Scope, "bead:"); ok {
-			beads[bead] = true
+// holdsOnes reports whether there is a hold that covers some of a lane and not others.
+func holdsOnes(holds []cortex.Hold) bool {
+	return slices.ContainsFunc(holds, func(h cortex.Hold) bool {
+		return strings.HasPrefix(h.Scope, "bead:") || strings.HasPrefix(h.Scope, "dispatch:")
+	})
+}
+
+// heldAlone is the scope that holds w and not its lane, empty where none does.
+func heldAlone(w store.Waiter, held map[string]bool) string {
+	for _, scope := range []string{"bead:" + w.Bead, "dispatch:" + strconv.FormatInt(w.ID, 10)} {
+		if held[scope] {
+			return scope
 		}
 	}
-	return beads
+	return ""
 }
 
 func heldScopes(holds []cortex.Hold) map[string]bool {

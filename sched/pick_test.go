@@ -46,6 +46,7 @@ func TestPick(t *testing.T) {
 		"of the agent":                {waiting{w(1, 2, "p")}, hold("agent:a"), 9, nil},
 		"of the provider":             {waiting{w(1, 2, "p")}, hold("provider:v"), 9, nil},
 		"of the bead":                 {waiting{w(1, 2, "p"), other, w(3, 2, "p")}, hold("bead:b"), 9, []int64{2}},
+		"of one dispatch":             {[]store.Waiter{w(1, 2, "p"), w(2, 2, "p"), w(11, 2, "p")}, hold("dispatch:1"), 9, []int64{2, 11}},
 		"a scope that nobody knows":   {waiting{w(1, 2, "p")}, hold("moon:full"), 9, []int64{1}},
 		"a held one takes no slot":    {waiting{w(1, 0, "p"), w(2, 2, "q"), w(3, 2, "q")}, hold("project:p"), 2, []int64{2, 3}},
 		"nothing waits, nothing runs": {nil, nil, 5, nil},

@@ -41,8 +41,8 @@ func (t *tx) unlifted() ([]cortex.Hold, error) {
 // covers reports whether a hold in force covers d. It reads only those of a scope that could: there may be very many.
 func (t *tx) covers(d cortex.Dispatch) (bool, error) {
 	var rows []holdRow
-	err := t.list(&rows, "SELECT "+holdColumns+" FROM holds WHERE lifted_at IS NULL AND COALESCE(scope, '') IN (?, ?, ?, ?, ?, ?)",
-		"", cortex.ScopeAll, "project:"+d.Project, "agent:"+d.Agent, "provider:"+d.Provider, "bead:"+d.BeadID)
+	err := t.list(&rows, "SELECT "+holdColumns+" FROM holds WHERE lifted_at IS NULL AND COALESCE(scope, '') IN (?, ?, ?, ?, ?, ?, ?)",
+		"", cortex.ScopeAll, "project:"+d.Project, "agent:"+d.Agent, "provider:"+d.Provider, "bead:"+d.BeadID, fmt.Sprint("dispatch:", d.ID))
 	for _, r := range rows {
 		if h := r.hold(); h.InForce(t.now) && h.Covers(d) {
 			return true, nil

@@ -119,7 +119,7 @@ restarts, until cortex holds lift or until its time is over. What runs, runs on.
 			return err
 		},
 	}
-	cmd.Flags().String("scope", "", "what to hold: all, project:NAME, agent:NAME, provider:NAME or bead:NAME")
+	cmd.Flags().String("scope", "", "what to hold: all, project:NAME, agent:NAME, provider:NAME, bead:NAME or dispatch:NUMBER")
 	cmd.Flags().String("reason", "", "why, for those who find it held")
 	cmd.Flags().String("by", "", "who you are, if not the user who calls")
 	cmd.Flags().String("ttl", "", "lift it by itself after this time, such as 2h")

@@ -78,14 +78,14 @@ func (r *runner) freeze(l call) {
 
 // afterFreeze does what came while a freeze was under way.
 func (r *runner) afterFreeze() {
+	later := r.freezer.later
+	r.freezer.later = nil
+	for _, l := range later { // first, so that no thaw waits for one who goes on and on being continued
+		r.changeFreeze(l)
+	}
 	if r.freezer.stale {
 		r.freezer.stale = false
 		r.keepFrozen()
-	}
-	later := r.freezer.later
-	r.freezer.later = nil
-	for _, l := range later {
-		r.changeFreeze(l)
 	}
 }
 
