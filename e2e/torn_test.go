@@ -69,9 +69,9 @@ func TestTornFolders(t *testing.T) {
 		}
 	}
 	for what, id := range map[string]string{"half a spec": "501", "half an exit record": torn["exit record cut off"], "a link": torn["claim a link"]} {
-		if got := h.SQL("SELECT count(*) FROM health_events WHERE event_type = 'run_unreadable' AND dispatch_id = " + id); got != "1" {
-			t.Errorf("%s reports of %s", got, what)
-		}
+		testenv.Eventually(t, "a report of "+what, func() bool {
+			return h.SQL("SELECT count(*) FROM health_events WHERE event_type = 'run_unreadable' AND dispatch_id = "+id) == "1"
+		})
 	}
 	if _, err := os.Stat(filepath.Join(h.State, "runs", "500")); !os.IsNotExist(err) {
 		t.Errorf("a folder that was never answered for: %v", err)

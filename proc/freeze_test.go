@@ -31,7 +31,7 @@ func freezeAndThaw(ctx context.Context, find func() ([]Stat, error), reap func()
 		return found
 	}
 	before := living()
-	for range 3 {
+	for range 2 {
 		frozen, err := Freeze(ctx, find)
 		if err != nil {
 			say("freeze: %v", err)
@@ -48,7 +48,7 @@ func freezeAndThaw(ctx context.Context, find func() ([]Stat, error), reap func()
 				say("%d runs in a frozen tree", id.PID)
 			}
 		}
-		for range 20 {
+		for range 5 {
 			if now := living(); !maps.Equal(first, now) {
 				say("a frozen tree changes: %v, then %v", first, now)
 				break
@@ -85,11 +85,7 @@ func TestFreeze(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := runScenario(t, name, freezesFirst+"=1")
-			if name == "bomb" && r.Err != "" && len(r.After) == 0 { // it may outrun signals on a busy host: then all of it goes on
-				return
-			}
+			r := runScenario(t, name, freezesFirst+"=1") // one at a time: each keeps a processor busy
 			if len(r.Frozen) > 0 || r.Err != "" || len(r.After) > 0 {
 				t.Errorf("%q; %s, %v", r.Frozen, r.Err, r.After)
 			}

@@ -46,6 +46,9 @@ func init() {
 	}
 }
 
+// roleLife is when a process of a test ends by itself, should all else fail.
+const roleLife = 6 * time.Minute
+
 func TestMain(m *testing.M) {
 	if len(os.Args) > 3 && os.Args[1] == "role" {
 		role := roles[os.Args[2]]
@@ -53,7 +56,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "no such role:", os.Args[2])
 			os.Exit(2)
 		}
-		time.AfterFunc(2*time.Minute, func() { os.Exit(3) }) // should all else fail
+		time.AfterFunc(roleLife, func() { os.Exit(3) })
 		role(os.Args[3])
 		os.Exit(0)
 	}

@@ -123,7 +123,7 @@ func crowd(dir string) { gather(); mark(dir); forever() }
 func gather() {
 	for range crowdSize {
 		if rawFork() == 0 {
-			rawSleep(2 * time.Minute)
+			rawSleep(roleLife)
 			rawExit()
 		}
 	}
@@ -139,7 +139,7 @@ func explode() {
 		rawSleep(3 * time.Millisecond)
 		rawFork()
 	}
-	rawSleep(2 * time.Minute)
+	rawSleep(roleLife)
 	rawExit()
 }
 
@@ -152,7 +152,7 @@ func keep() {
 	for range 10000 {
 		pid := rawFork()
 		if pid == 0 {
-			rawSleep(2 * time.Minute)
+			rawSleep(roleLife)
 			rawExit()
 		}
 		for {
@@ -304,11 +304,13 @@ func runnerRole(dir string) {
 	if !poll(ready) {
 		die(fmt.Errorf("not ready: %+v", r))
 	}
+	if os.Getenv(freezesFirst) != "" {
+		ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute)
+		r.Frozen = freezeAndThaw(ctx, find, reap)
+		stop()
+	}
 	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
 	defer stop()
-	if os.Getenv(freezesFirst) != "" {
-		r.Frozen = freezeAndThaw(ctx, find, reap)
-	}
 	began := time.Now()
 	swept, err := Sweep(ctx, find, reap)
 	r.Took, r.Swept = time.Since(began), swept

@@ -91,7 +91,7 @@ func runScenario(t *testing.T, name string, env ...string) report {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer stop()
 	cmd := exec.CommandContext(ctx, os.Args[0], "role", "runner", dir)
 	cmd.WaitDelay = time.Second
