@@ -360,3 +360,33 @@ func TestRepeatedSubmit(t *testing.T) {
 		})
 	}
 }
+
+// What is submitted while the daemon takes in runs/ is not taken for a leftover of the one before.
+func TestSubmitWhileRunsAreTakenIn(t *testing.T) {
+	t.Parallel()
+	h := faulty(t, "adopt.begin:while,accept.spec:hang")
+	hang := filepath.Join(h.Home, "hang")
+	h.Extra = append(h.Extra, "CORTEX_FAULT_WHILE="+hang)
+	if err := os.WriteFile(hang, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := h.Start()
+	submit := h.Command(filepath.Join(h.Bin, "cortex"), "submit", "--bead", "b", "--", "true")
+	if err := submit.Start(); err != nil {
+		t.Fatal(err)
+	}
+	spec := filepath.Join(h.State, "runs", "1", "spec.new")
+	testenv.Eventually(t, "its spec", func() bool {
+		_, err := os.Stat(spec)
+		return err == nil
+	})
+	if err := os.Remove(hang); err != nil {
+		t.Fatal(err)
+	}
+	h.WaitStatus(h.Submit("next", "true"), "completed") // nothing starts before all is taken in
+	if _, err := os.Stat(spec); err != nil {
+		t.Error(err)
+	}
+	d.Kill()
+	submit.Wait() // it was not answered
+}

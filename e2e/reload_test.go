@@ -81,7 +81,11 @@ func configCheck(t *testing.T, h *testenv.Host) testenv.Answer {
 
 // reloads are the events of a type, oldest first: what their details say at path (as SQLite's json_extract has it).
 func reloads(h *testenv.Host, event, path string) []string {
-	return strings.Split(h.SQL("SELECT json_extract(details, '"+path+"') FROM health_events WHERE event_type = '"+event+"' ORDER BY id"), "\n")
+	out := h.SQL("SELECT json_extract(details, '" + path + "') FROM health_events WHERE event_type = '" + event + "' ORDER BY id")
+	if out == "" {
+		return nil
+	}
+	return strings.Split(out, "\n")
 }
 
 func swap(t *testing.T, link, to string) {

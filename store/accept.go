@@ -77,11 +77,13 @@ func (t *tx) keyed(spec record.Spec) (cortex.Dispatch, error) {
 
 // acceptAs is Accept with the id that spec has.
 func (s *Store) acceptAs(ctx context.Context, spec record.Spec) (d cortex.Dispatch, err error) {
+	s.mem.setFresh(spec.ID, true)
 	dir, err := record.MakeDir(s.runs, spec.ID, 0)
 	if err != nil {
 		return d, err
 	}
 	if dir.Exists(record.SpecFile) || dir.Exists(record.SpecNew) {
+		s.mem.setFresh(spec.ID, false)
 		return d, errors.Join(fmt.Errorf("dispatch %d: %w", spec.ID, record.ErrTaken), dir.Close())
 	}
 	if err := dir.Write(record.SpecNew, spec); err != nil {

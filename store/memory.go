@@ -22,11 +22,13 @@ type memory struct {
 	claimed   int                   // claimed, and not Taken yet; guarded by mu
 	stirred   map[int64]bool        // since Stirred was last asked; guarded by mu
 	stirAll   bool                  // the same of all of them; guarded by mu
+	fresh     map[int64]bool        // that this process takes in, until runs/ is; then nil; guarded by mu
 	changed   chan struct{}         // closed at the next change; guarded by mu
 }
 
 func newMemory() *memory {
 	return &memory{counts: map[cortex.Status]int{}, accepting: map[int64]bool{}, stirred: map[int64]bool{}, stirAll: true,
+		fresh:   map[int64]bool{},
 		changed: make(chan struct{})}
 }
 
@@ -97,6 +99,33 @@ func (s *Store) CancelledInJournal() map[int64]bool {
 		}
 	}
 	return all
+}
+
+// setFresh says whether the folder of id in runs/ is one that this process makes.
+func (m *memory) setFresh(id int64, on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.fresh == nil:
+	case on:
+		m.fresh[id] = true
+	default:
+		delete(m.fresh, id)
+	}
+}
+
+// Fresh reports whether a dispatch came in while runs/ is taken in: its folder is not one that was left, whatever of it is there.
+func (s *Store) Fresh(id int64) bool {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	return s.mem.fresh[id]
+}
+
+// TakenIn says that runs/ is taken in: nobody asks any more what is Fresh.
+func (s *Store) TakenIn() {
+	s.mem.mu.Lock()
+	defer s.mem.mu.Unlock()
+	s.mem.fresh = nil
 }
 
 // beginChange keeps a dispatch that waits from being started until setAccepting(id, false); false where that is so already, or a

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cortex"
+	"cortex/internal/fault"
 	"cortex/internal/rlimit"
 	"cortex/runner"
 	"cortex/runner/record"
@@ -57,6 +58,7 @@ func (s *Supervisor) AdoptLive() error {
 // Adopt takes in what runs/ knows and the database does not, and follows what the database calls running. A folder that
 // can't be understood is reported and left as it is; it never stops the rest.
 func (s *Supervisor) Adopt(ctx context.Context) error {
+	fault.Point("adopt.begin")
 	ids, err := runner.List(s.runs)
 	if err != nil {
 		return fmt.Errorf("list runs: %w", err)
@@ -91,6 +93,8 @@ func (s *Supervisor) Adopt(ctx context.Context) error {
 	s.each(ids, func(id int64) error {
 		status, inTable := rows[id]
 		switch {
+		case s.store.Fresh(id):
+			return nil // it is being submitted, and was not there when the rows were read
 		case !inTable && forgotten[id]:
 			return nil
 		case !inTable:
@@ -104,6 +108,7 @@ func (s *Supervisor) Adopt(ctx context.Context) error {
 		}
 		return nil
 	})
+	s.store.TakenIn()
 	return nil
 }
 
