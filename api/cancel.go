@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -27,10 +26,9 @@ var live = []cortex.Status{cortex.Pending, cortex.PendingRetry, cortex.Running}
 
 // cancelOne answers POST /dispatches/{id}/cancel: when the order is on record, or with ?wait= when nothing is left.
 func (s *Server) cancelOne(w http.ResponseWriter, r *request) error {
-	id, ok := number(r.id)
-	if !ok {
-		return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No dispatch " + clip(r.id),
-			Hint: fmt.Sprintf("cancel by the number; cortex list --bead %s shows a bead's", clip(r.id))}
+	id, err := r.number("cancel")
+	if err != nil {
+		return err
 	}
 	wait, err := queryWait(r.query)
 	if err != nil {
@@ -59,10 +57,7 @@ func (s *Server) cancel(r *request, id int64, grace *time.Duration) (sched.Cance
 	order := sched.CancelOrder{Grace: grace}
 	order.By, order.Via = actor(r.Request)
 	done, err := s.Sched.Cancel(r.Context(), id, order)
-	if errors.Is(err, store.ErrNotFound) {
-		return done, noDispatch(strconv.FormatInt(id, 10))
-	}
-	return done, err
+	return done, known(id, err)
 }
 
 // waitGone waits until nothing is left of a dispatch that is being cancelled, and is its row then.

@@ -1,8 +1,6 @@
 package api
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -12,13 +10,12 @@ import (
 
 // change answers PATCH /dispatches/{id}: what waits gets another priority, timeout or time.
 func (s *Server) change(w http.ResponseWriter, r *request) error {
-	id, ok := number(r.id)
-	if !ok {
-		return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No dispatch " + clip(r.id),
-			Hint: fmt.Sprintf("change it by the number; cortex list --bead %s shows a bead's", clip(r.id))}
+	id, err := r.number("change it")
+	if err != nil {
+		return err
 	}
 	var c store.Change
-	err := decodeBody(w, r.Request, fields{
+	err = decodeBody(w, r.Request, fields{
 		"priority": func(v value) error {
 			c.Priority = new(int)
 			return takeInt(c.Priority, cortex.PriorityFirst, cortex.PriorityLast)(v)
@@ -49,11 +46,8 @@ func (s *Server) change(w http.ResponseWriter, r *request) error {
 	}
 	c.By, c.Via = who(r, c.By)
 	d, err := s.Sched.Change(r.Context(), id, c)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return noDispatch(r.id)
-	case err != nil:
-		return err
+	if err != nil {
+		return known(id, err)
 	}
 	writeJSON(w, http.StatusOK, s.detail(d), s.log)
 	return nil

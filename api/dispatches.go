@@ -172,13 +172,25 @@ func (s *Server) get(ctx context.Context, id int64) (cortex.Dispatch, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	d, err := s.Sched.Get(ctx, id)
+	return d, known(id, err)
+}
+
+// number is the dispatch of a path that takes no bead. how completes the hint "… by the number".
+func (r *request) number(how string) (int64, error) {
+	id, ok := number(r.id)
+	if !ok {
+		return 0, &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No dispatch " + clip(r.id),
+			Hint: fmt.Sprintf("%s by the number; cortex list --bead %s shows a bead's", how, clip(r.id))}
+	}
+	return id, nil
+}
+
+// known is err, in the API's words where it says that there is no such dispatch.
+func known(id int64, err error) error {
 	if errors.Is(err, store.ErrNotFound) {
-		return d, noDispatch(strconv.FormatInt(id, 10))
+		return noDispatch(strconv.FormatInt(id, 10))
 	}
-	if err != nil {
-		return d, err
-	}
-	return d, nil
+	return err
 }
 
 func noDispatch(id string) error {

@@ -108,13 +108,8 @@ func eventFilterOf(q url.Values, now time.Time) (store.EventFilter, error) {
 	if f.Limit, err = queryInt(q, "limit", 1, listMost, 0); err != nil {
 		return f, err
 	}
-	if q.Has("cursor") {
-		f.Before, err = strconv.ParseInt(q.Get("cursor"), 10, 64)
-		if err != nil || f.Before < 1 {
-			return f, badQuery(fmt.Sprintf("cursor: %q is none", clip(q.Get("cursor"))), "take next_cursor of the last answer")
-		}
-	}
-	return f, nil
+	f.Before, err = queryCursor(q)
+	return f, err
 }
 
 // wordsOf reads a parameter that takes some of known: repeated, or a list with commas.

@@ -1,10 +1,9 @@
 package api
 
 import (
-	"fmt"
+	"context"
 	"net/http"
 
-	"cortex"
 	"cortex/sched"
 )
 
@@ -62,17 +61,15 @@ func gatesOf(all []sched.Gate) []Gate {
 
 // explain answers GET /dispatches/{id}/explain.
 func (s *Server) explain(w http.ResponseWriter, r *request) error {
-	id, ok := number(r.id)
-	if !ok {
-		return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No dispatch " + clip(r.id),
-			Hint: fmt.Sprintf("explain takes the number; cortex list --bead %s shows a bead's", clip(r.id))}
-	}
-	if _, err := s.get(r.Context(), id); err != nil {
-		return err
-	}
-	e, err := s.Sched.Explain(r.Context(), id)
+	id, err := r.number("ask")
 	if err != nil {
 		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readTime)
+	defer cancel()
+	e, err := s.Sched.Explain(ctx, id)
+	if err != nil {
+		return known(id, err)
 	}
 	answer := Explanation{ID: id, Status: string(e.Dispatch.Status), Stage: wordOf(e.Dispatch.Stage), Summary: e.Summary, Gates: gatesOf(e.Gates)}
 	if len(e.Gates) > 0 {
@@ -90,7 +87,9 @@ func (s *Server) queue(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	b, err := s.Sched.Backlog(r.Context(), n)
+	ctx, cancel := context.WithTimeout(r.Context(), readTime)
+	defer cancel()
+	b, err := s.Sched.Backlog(ctx, n)
 	if err != nil {
 		return err
 	}

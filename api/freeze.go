@@ -2,16 +2,13 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
 	"cortex"
 	"cortex/sched"
-	"cortex/store"
 )
 
 // freezesAtOnce bounds the freezes of one request: each looks through /proc.
@@ -28,10 +25,9 @@ func (s *Server) thawOne(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) changeOne(w http.ResponseWriter, r *request, order sched.FreezeOrder) error {
-	id, ok := number(r.id)
-	if !ok {
-		return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No dispatch " + clip(r.id),
-			Hint: fmt.Sprintf("%s by the number; cortex list --bead %s shows a bead's", freezeVerb(order), clip(r.id))}
+	id, err := r.number(freezeVerb(order))
+	if err != nil {
+		return err
 	}
 	if err := decodeBody(w, r.Request, freezeFields(&order)); err != nil {
 		return err
@@ -47,10 +43,7 @@ func (s *Server) changeOne(w http.ResponseWriter, r *request, order sched.Freeze
 
 func (s *Server) freezeOrThaw(ctx context.Context, id int64, order sched.FreezeOrder) (cortex.Dispatch, error) {
 	d, err := s.Sched.Freeze(ctx, id, order)
-	if errors.Is(err, store.ErrNotFound) {
-		return d, noDispatch(strconv.FormatInt(id, 10))
-	}
-	return d, err
+	return d, known(id, err)
 }
 
 func freezeFields(order *sched.FreezeOrder) fields {

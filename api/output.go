@@ -18,10 +18,9 @@ const maxTail = 1_000_000 // lines
 // output answers GET /dispatches/{id}/output: what the agent said in its latest attempt, or in ?attempt=, byte for byte
 // or, with ?plain=, as text.
 func (s *Server) output(w http.ResponseWriter, r *request) error {
-	id, ok := number(r.id)
-	if !ok {
-		return &cortex.Error{Reason: cortex.ReasonNotFound, Message: "No dispatch " + clip(r.id),
-			Hint: fmt.Sprintf("ask by the number; cortex list --bead %s shows a bead's", clip(r.id))}
+	id, err := r.number("ask")
+	if err != nil {
+		return err
 	}
 	tail, err := queryInt(r.query, "tail", 0, maxTail, -1)
 	if err != nil {

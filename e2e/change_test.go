@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -111,4 +113,34 @@ func TestNotBefore(t *testing.T) {
 	h.Cortex("update", late, "--not-before", "0s")
 	h.Post("/scheduler/resume", "") // a rebuild leaves it paused
 	h.WaitStatus(late, "completed")
+}
+
+// A daemon that dies in the middle of a change has made all of it or nothing.
+func TestDeathWithinChange(t *testing.T) {
+	t.Parallel()
+	for point, want := range map[string]string{"change.spec": "2 1h", "change.committed": "0 5m"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := faulty(t, point+":kill")
+			d := h.Start()
+			h.Post("/scheduler/pause", "")
+			id := strings.TrimSpace(h.Cortex("submit", "--bead", "b", "--timeout", "1h", "--", "true"))
+			if _, _, code := cli(h, "update", id, "--priority", "0", "--timeout", "5m"); code != 69 {
+				t.Errorf("it was answered: exit %d", code)
+			}
+			dead(t, d)
+			whole(h)
+			h.Start()
+			h.WaitStatus(id, "pending")
+			testenv.Eventually(t, "what was cut off to be settled", func() bool {
+				_, err := os.Stat(filepath.Join(h.State, "runs", id, "spec.new"))
+				return os.IsNotExist(err)
+			})
+			if got := h.Field(id, "priority") + " " + h.Field(id, "timeout"); got != want {
+				t.Errorf("priority and timeout %s, want %s", got, want)
+			}
+			h.Post("/scheduler/resume", "")
+			h.WaitStatus(id, "completed")
+		})
+	}
 }

@@ -13,8 +13,8 @@ import (
 // *cortex.Error that says what it does.
 func (s *Scheduler) Change(ctx context.Context, id int64, c store.Change) (cortex.Dispatch, error) {
 	d, err := s.store.Change(ctx, id, c)
+	s.Wake() // also where it was not made: it could not be started meanwhile
 	if !errors.Is(err, store.ErrNotPending) {
-		s.Wake()
 		return d, err
 	}
 	is := "does not wait"

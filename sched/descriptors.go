@@ -25,13 +25,7 @@ func descriptorHold(held *cortex.Hold, used, limit int, now time.Time) *cortex.H
 	if fits >= liftDescriptors || held == nil && fits > 0 {
 		return nil
 	}
-	hold := cortex.Hold{
-		Kind: cortex.HoldDescriptors, Scope: cortex.ScopeAll, By: "cortex", Via: "auto", Since: now, Reason: inUse(used, limit),
-	}
-	if held != nil {
-		hold.Since = held.Since
-	}
-	return &hold
+	return computedHold(held, cortex.HoldDescriptors, inUse(used, limit), now)
 }
 
 func inUse(used, limit int) string {

@@ -21,14 +21,7 @@ func diskHold(held *cortex.Hold, free, floor int64, now time.Time) *cortex.Hold 
 	if free >= floor && (held == nil || free >= floor+floor/10) {
 		return nil
 	}
-	hold := cortex.Hold{
-		Kind: cortex.HoldDisk, Scope: cortex.ScopeAll, By: "cortex", Via: "auto", Since: now,
-		Reason: fmt.Sprintf("%d MiB free, the floor is %d MiB", free/mib, floor/mib),
-	}
-	if held != nil {
-		hold.Since = held.Since
-	}
-	return &hold
+	return computedHold(held, cortex.HoldDisk, fmt.Sprintf("%d MiB free, the floor is %d MiB", free/mib, floor/mib), now)
 }
 
 // lookAtDisk sets and lifts the hold of a full disk. It is computed, not stored: a row can't be written on a full disk.

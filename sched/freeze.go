@@ -21,7 +21,7 @@ func (s *Scheduler) Freeze(ctx context.Context, id int64, o FreezeOrder) (cortex
 	ctx, cancel := context.WithTimeout(ctx, store.WriteTimeout)
 	defer cancel()
 	d, err := s.Get(ctx, id)
-	if errors.Is(err, store.ErrLocked) {
+	if err != nil && !errors.Is(err, store.ErrNotFound) { // it is done, whether the row can be read or not
 		return s.View().Of(cortex.Dispatch{ID: id, Status: cortex.Running}), nil
 	}
 	return d, err

@@ -21,6 +21,15 @@ func (s *Scheduler) holds(now time.Time) []cortex.Hold {
 	return inForce(all, now)
 }
 
+// computedHold is a hold of scope all that cortex sets by itself, in force since the one before it (nil: none) was.
+func computedHold(held *cortex.Hold, kind cortex.HoldKind, reason string, now time.Time) *cortex.Hold {
+	hold := cortex.Hold{Kind: kind, Scope: cortex.ScopeAll, Reason: reason, By: "cortex", Via: "auto", Since: now}
+	if held != nil {
+		hold.Since = held.Since
+	}
+	return &hold
+}
+
 // inForce picks the holds that are in force at now.
 func inForce(holds []cortex.Hold, now time.Time) []cortex.Hold {
 	var left []cortex.Hold

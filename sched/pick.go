@@ -14,8 +14,8 @@ import (
 
 // pick chooses what is to be started now, at most free: in the order of turns, nothing that a hold covers, and nothing beyond a
 // limit. It returns, too, when more may start by time alone: past a limit of starts a minute, or a time that one was not to be
-// started before; zero where nothing waits for that. It counts what it chose in use, and changes nothing else; the claim that follows checks the gate once more, in its own
-// transaction.
+// started before; zero where nothing waits for that. It counts what it chose in use, gives what may be started by now its
+// turn, and changes nothing else; the claim that follows checks the gate once more, in its own transaction.
 func (q *queue) pick(holds []cortex.Hold, use usage, free int, now time.Time) (ids []int64, next time.Time) {
 	next = q.ripen(now)
 	if free <= 0 || shut(holds) {

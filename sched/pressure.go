@@ -23,7 +23,7 @@ func memoryHold(held *cortex.Hold, available, least int64, now time.Time) *corte
 	if least == 0 || available >= least && (held == nil || available >= least+least/10) {
 		return nil
 	}
-	return pressureHold(held, cortex.HoldMemory, fmt.Sprintf("%d MiB of memory are available, the mark is %d MiB", available/mib, least/mib), now)
+	return computedHold(held, cortex.HoldMemory, fmt.Sprintf("%d MiB of memory are available, the mark is %d MiB", available/mib, least/mib), now)
 }
 
 // loadHold is the same of the processors. It lifts a tenth below the mark.
@@ -32,15 +32,7 @@ func loadHold(held *cortex.Hold, load float64, processors, most int, now time.Ti
 	if most == 0 || percent <= float64(most) && (held == nil || percent <= float64(most)*0.9) {
 		return nil
 	}
-	return pressureHold(held, cortex.HoldLoad, fmt.Sprintf("the load is %.2f on %d processors, the mark is %d %%", load, processors, most), now)
-}
-
-func pressureHold(held *cortex.Hold, kind cortex.HoldKind, reason string, now time.Time) *cortex.Hold {
-	hold := cortex.Hold{Kind: kind, Scope: cortex.ScopeAll, Reason: reason, By: "cortex", Via: "auto", Since: now}
-	if held != nil {
-		hold.Since = held.Since
-	}
-	return &hold
+	return computedHold(held, cortex.HoldLoad, fmt.Sprintf("the load is %.2f on %d processors, the mark is %d %%", load, processors, most), now)
 }
 
 // lookAtHost sets and lifts the holds of memory and load.

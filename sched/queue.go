@@ -13,8 +13,8 @@ import (
 )
 
 // queue is what waits for a start, in the order of its turn within each lane. What holds and limits keep back is told by the
-// lane, so that a decision looks at the first of each lane and not at all that waits behind it. It is not for
-// several goroutines at once.
+// lane, so that a decision looks at the first of each lane and not at all that waits behind it. It is not for several
+// goroutines at once.
 type queue struct {
 	ageing time.Duration // 0: priority alone
 	byID   map[int64]store.Waiter

@@ -1,5 +1,5 @@
 // Package sched decides what starts and when, and takes the operators' orders: submit, pause, resume, cancel, freeze. Its decisions
-// are pure functions (gate.go, pick.go, disk.go); what they decide is carried out by the supervisor and recorded by the
+// are pure functions (gate.go, queue.go, pick.go, limits.go, disk.go, pressure.go); what they decide is carried out by the supervisor and recorded by the
 // store. It starts on events, not on polls.
 package sched
 

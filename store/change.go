@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cortex"
+	"cortex/internal/fault"
 	"cortex/runner/record"
 )
 
@@ -40,6 +41,7 @@ func (s *Store) Change(ctx context.Context, id int64, c Change) (d cortex.Dispat
 	if err := dir.Write(record.SpecNew, is); err != nil {
 		return d, wrap(s.roomError(errors.Join(err, s.settleChange(dir, id, err))), "change dispatch", id)
 	}
+	fault.Point("change.spec")
 	err = s.doLate(ctx, func(t *tx) (err error) {
 		d, err = t.change(id, c, was, is)
 		return err
@@ -75,7 +77,27 @@ func (s *Store) settleChange(dir *record.Dir, id int64, err error) error {
 	if err != nil {
 		return errors.Join(dir.RemoveTemps(record.SpecNew), dir.Remove(record.SpecNew))
 	}
+	fault.Point("change.committed")
 	return dir.Rename(record.SpecNew, record.SpecFile)
+}
+
+// FinishChange settles a Change of d, which waits, that a crash has cut off: the new spec takes its place where the row has the
+// change, and is removed where it does not. By the time of the change, which both have, that is told whatever the clock did.
+func (s *Store) FinishChange(d cortex.Dispatch) error {
+	dir, err := record.OpenDir(s.runs, d.ID, 0)
+	if err != nil {
+		return wrap(err, "look for a change of dispatch", d.ID)
+	}
+	defer dir.Close()
+	if !dir.Exists(record.SpecNew) || !dir.Exists(record.SpecFile) {
+		return nil
+	}
+	var is record.Spec
+	err = dir.Read(record.SpecNew, &is)
+	if err == nil && is.ChangedAt != nil && d.UpdatedAt != nil && is.ChangedAt.Equal(*d.UpdatedAt) {
+		return wrap(dir.Rename(record.SpecNew, record.SpecFile), "finish the change of dispatch", d.ID)
+	}
+	return wrap(dir.Remove(record.SpecNew), "drop a change of dispatch", d.ID)
 }
 
 // of is the spec with the change.
@@ -91,7 +113,7 @@ func (c Change) of(spec record.Spec, now time.Time) record.Spec {
 			spec.NotBefore = nil
 		}
 	}
-	at := now.UTC().Truncate(time.Millisecond) // as the row's updated_at has it
+	at := now.UTC().Truncate(time.Millisecond) // as it stands in the row's updated_at
 	spec.ChangedAt = &at
 	return spec
 }
@@ -117,7 +139,7 @@ func (t *tx) change(id int64, c Change, was, is record.Spec) (cortex.Dispatch, e
 		notBefore = is.NotBefore
 	}
 	_, err = t.exec("UPDATE dispatches SET priority = COALESCE(?, priority), not_before = ?, updated_at = ? WHERE id = ?",
-		c.Priority, timeTextOf(notBefore), timeText(t.now), id)
+		c.Priority, timeTextOf(notBefore), timeTextOf(is.ChangedAt), id)
 	if err != nil {
 		return cortex.Dispatch{}, err
 	}

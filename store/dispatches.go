@@ -24,10 +24,10 @@ func (t *tx) row(id int64) (dispatchRow, error) {
 	return r, err
 }
 
-// Claim takes a pending dispatch for a start, in one transaction with the look at the holds and the count of what runs
-// and the starts that limits bound (of a dispatch as its row is then). Taken has to follow. ErrHeld, ErrFull, ErrNotFound, or ErrNotPending: also where it has
-// no spec, and where an operator wrote pending into the row of one that lives, which would run twice. After ErrHung late is
-// called with the attempt when it is claimed after all.
+// Claim takes a pending dispatch for a start, in one transaction with the look at the holds and the counts of what runs and was
+// started that limits bounds (for a dispatch as its row is then). Taken has to follow. ErrHeld, also before its time; ErrFull;
+// ErrNotFound; ErrNotPending, also where it has no spec, while it is being changed, and where an operator wrote pending into
+// the row of one that lives, which would run twice. After ErrHung late is called with the attempt when it is claimed after all.
 func (s *Store) Claim(ctx context.Context, id int64, limits func(cortex.Dispatch) []cortex.Limit, late func(cortex.Attempt)) (
 	cortex.Attempt, error) {
 	var a cortex.Attempt

@@ -239,6 +239,9 @@ func (s *Supervisor) adoptPending(ctx context.Context, id int64) error {
 	if err != nil {
 		return err
 	}
+	if err := s.store.FinishChange(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if attempt <= d.Attempts && !begun {
 		spec, err := runner.Spec(s.runs, id)
 		if err != nil {

@@ -38,6 +38,8 @@ func (s *Supervisor) Freeze(ctx context.Context, id int64, o FreezeOrder) error 
 	if f == nil {
 		return ErrNotLive
 	}
+	f.freezing.Lock() // until it is told: the audit trail has freezes and thaws in their order
+	defer f.freezing.Unlock()
 	changed, err := f.changeFreeze(ctx, o)
 	if changed {
 		f.tellFreeze(o)
@@ -46,8 +48,6 @@ func (s *Supervisor) Freeze(ctx context.Context, id int64, o FreezeOrder) error 
 }
 
 func (f *follower) changeFreeze(ctx context.Context, o FreezeOrder) (changed bool, err error) {
-	f.freezing.Lock()
-	defer f.freezing.Unlock()
 	if err := f.mayFreeze(); err != nil {
 		return false, err
 	}

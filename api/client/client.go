@@ -80,12 +80,12 @@ func (c *Client) Post(ctx context.Context, path string, query url.Values, body, 
 	return c.withBody(ctx, http.MethodPost, path, query, body, into)
 }
 
-// Patch is Post with that method.
-func (c *Client) Patch(ctx context.Context, path string, query url.Values, body, into any) ([]byte, error) {
-	return c.withBody(ctx, http.MethodPatch, path, query, body, into)
+// Patch is Post with that method, and no query.
+func (c *Client) Patch(ctx context.Context, path string, body, into any) ([]byte, error) {
+	return c.withBody(ctx, http.MethodPatch, path, nil, body, into)
 }
 
-// Delete is Post with that method, and no query.
+// Delete is Patch with that method.
 func (c *Client) Delete(ctx context.Context, path string, body, into any) ([]byte, error) {
 	return c.withBody(ctx, http.MethodDelete, path, nil, body, into)
 }

@@ -70,18 +70,11 @@ newest --limit, as it happens, oldest first, until INT. It goes on where it was 
 }
 
 func (c *cli) listEvents(ctx context.Context, query url.Values) error {
-	daemon, err := c.connect()
-	if err != nil {
-		return err
-	}
 	var list api.EventList
-	answer, err := daemon.Get(ctx, "/events", query, &list)
-	if err != nil {
-		return err
-	}
-	if c.format == "json" {
-		return c.raw(answer)
-	}
+	return c.show(ctx, "/events", query, &list, func() error { return c.printEventList(list) })
+}
+
+func (c *cli) printEventList(list api.EventList) error {
 	rows := [][]string{{"ID", "TIME", "TYPE", "EVENT", "DISPATCH", "MESSAGE"}}
 	for _, e := range list.Events {
 		rows = append(rows, eventRow(e))

@@ -29,34 +29,18 @@ queue: what starts next, in which order, and what holds the rest.`,
 				return usage("cortex explain: --limit is for the queue, and this is one dispatch")
 			case len(list) == 1:
 				var e api.Explanation
-				return c.show(cmd, "/dispatches/"+strconv.FormatInt(list[0], 10)+"/explain", nil, &e, func() error { return c.printExplanation(e) })
+				return c.show(cmd.Context(), "/dispatches/"+strconv.FormatInt(list[0], 10)+"/explain", nil, &e, func() error { return c.printExplanation(e) })
 			}
 			query := url.Values{}
 			if cmd.Flags().Changed("limit") {
 				query.Set("limit", strconv.Itoa(limit))
 			}
 			var q api.Queue
-			return c.show(cmd, "/scheduler/queue", query, &q, func() error { return c.printQueue(q) })
+			return c.show(cmd.Context(), "/scheduler/queue", query, &q, func() error { return c.printQueue(q) })
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", 20, "how many of the next ones to show, 1 to 1000")
 	return cmd
-}
-
-// show asks the daemon, and prints the answer as it came or as print does.
-func (c *cli) show(cmd *cobra.Command, path string, query url.Values, into any, print func() error) error {
-	daemon, err := c.connect()
-	if err != nil {
-		return err
-	}
-	answer, err := daemon.Get(cmd.Context(), path, query, into)
-	if err != nil {
-		return err
-	}
-	if c.format == "json" {
-		return c.raw(answer)
-	}
-	return print()
 }
 
 func (c *cli) printExplanation(e api.Explanation) error {
@@ -73,16 +57,9 @@ func gateRows(gates []api.Gate) [][]string {
 		if g.Open {
 			state = "open"
 		}
-		rows = append(rows, []string{g.Name, state, printable(g.Detail), untilWord(g)})
+		rows = append(rows, []string{g.Name, state, printable(g.Detail), when(g.Until)})
 	}
 	return rows
-}
-
-func untilWord(g api.Gate) string {
-	if g.Until == nil {
-		return ""
-	}
-	return g.Until.UTC().Format("2006-01-02T15:04:05Z")
 }
 
 func (c *cli) printQueue(q api.Queue) error {
@@ -94,7 +71,7 @@ func (c *cli) printQueue(q api.Queue) error {
 		rows := [][]string{{"NEXT", "PRIORITY", "PROJECT", "BEAD", "AGENT", "PROVIDER"}}
 		for _, w := range q.Next {
 			rows = append(rows, []string{strconv.FormatInt(w.ID, 10), strconv.Itoa(w.Priority), printable(w.Project), printable(w.BeadID),
-				printable(word(w.Agent)), printable(word(w.Provider))})
+				word(w.Agent), word(w.Provider)})
 		}
 		if err := c.table(rows); err != nil {
 			return err
@@ -105,7 +82,7 @@ func (c *cli) printQueue(q api.Queue) error {
 	}
 	rows := [][]string{{"HELD", "BY", "WHY", "UNTIL"}}
 	for _, h := range q.Held {
-		rows = append(rows, []string{strconv.Itoa(h.Count), h.Name, printable(h.Detail), untilWord(h.Gate)})
+		rows = append(rows, []string{strconv.Itoa(h.Count), h.Name, printable(h.Detail), when(h.Until)})
 	}
 	return c.table(rows)
 }

@@ -56,19 +56,8 @@ func (c *cli) listHolds(cmd *cobra.Command, _ []string) error {
 			query.Set(name, flag.Value.String())
 		}
 	}
-	daemon, err := c.connect()
-	if err != nil {
-		return err
-	}
 	var list api.HoldList
-	answer, err := daemon.Get(cmd.Context(), "/holds", query, &list)
-	if err != nil {
-		return err
-	}
-	if c.format == "json" {
-		return c.raw(answer)
-	}
-	return c.printHolds(list)
+	return c.show(cmd.Context(), "/holds", query, &list, func() error { return c.printHolds(list) })
 }
 
 func (c *cli) printHolds(list api.HoldList) error {

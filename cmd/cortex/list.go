@@ -40,19 +40,8 @@ func (c *cli) list() *cobra.Command {
 				query.Set(w.name, flag.Value.String())
 			}
 		}
-		daemon, err := c.connect()
-		if err != nil {
-			return err
-		}
 		var list api.DispatchList
-		answer, err := daemon.Get(cmd.Context(), "/dispatches", query, &list)
-		if err != nil {
-			return err
-		}
-		if c.format == "json" {
-			return c.raw(answer)
-		}
-		return c.printList(list, time.Now())
+		return c.show(cmd.Context(), "/dispatches", query, &list, func() error { return c.printList(list, time.Now()) })
 	}
 	return cmd
 }

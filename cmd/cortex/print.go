@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -49,6 +51,22 @@ func when(t *api.Time) string {
 		return "-"
 	}
 	return t.UTC().Format(time.RFC3339)
+}
+
+// show asks the daemon, and prints the answer as it came for -o json, else as print does.
+func (c *cli) show(ctx context.Context, path string, query url.Values, into any, print func() error) error {
+	daemon, err := c.connect()
+	if err != nil {
+		return err
+	}
+	answer, err := daemon.Get(ctx, path, query, into)
+	if err != nil {
+		return err
+	}
+	if c.format == "json" {
+		return c.raw(answer)
+	}
+	return print()
 }
 
 // raw prints the daemon's answer as it came, for -o json.

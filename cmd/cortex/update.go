@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -47,7 +46,7 @@ func (c *cli) update() *cobra.Command {
 				return err
 			}
 			var d api.DispatchDetail
-			answer, err := daemon.Patch(cmd.Context(), "/dispatches/"+strconv.FormatInt(list[0], 10), url.Values{}, body, &d)
+			answer, err := daemon.Patch(cmd.Context(), "/dispatches/"+strconv.FormatInt(list[0], 10), body, &d)
 			if err != nil {
 				return err
 			}
