@@ -122,7 +122,11 @@ func (s *Store) do(ctx context.Context, fn func(*tx) error) error { return s.doL
 // doLate is do that calls late, which may be nil, with the outcome after ErrHung, when that is known: not at all where the
 // daemon ends before.
 func (s *Store) doLate(ctx context.Context, fn func(*tx) error, late func(error)) error {
-	if ctx.Err() != nil {
+	switch ctx.Err() {
+	case nil:
+	case context.DeadlineExceeded: // what came before it took all the time; why is told as below
+		return s.gaveUp(ctx)
+	default:
 		return context.Cause(ctx)
 	}
 	_, dated := ctx.Deadline()
