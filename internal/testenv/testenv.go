@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -174,13 +175,28 @@ func New(t TB) *Host {
 	return h
 }
 
+// freePort is an address that no other test has until t ends, whichever test program it is of: its port was claimed by an
+// abstract socket, which goes with the process (unix(7)). It is below the kernel's ports for connections that go out
+// (ip_local_port_range), so that none of these takes it while a daemon is restarted.
 func freePort(t TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 10000 + rand.IntN(20000)
+		claim, err := net.Listen("unix", fmt.Sprintf("@cortex-test-port-%d", port))
+		if err != nil {
+			continue
+		}
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			claim.Close()
+			continue
+		}
+		l.Close()
+		t.Cleanup(func() { claim.Close() })
+		return address
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("there is no free port")
+	return ""
 }
 
 // Environ is the environment of everything on the host.

@@ -104,7 +104,7 @@ func TestSignal(t *testing.T) {
 func TestNothingIsLeft(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
-		"background": "sh -c '>up; trap \"\" HUP; sleep TOKEN; sleep TOKEN' &",
+		"background": "sh -c 'trap \"\" HUP; >up; sleep TOKEN; sleep TOKEN' &",
 		"setsid":     "setsid sh -c '>up; exec sleep TOKEN' &",
 		"double":     "(setsid sh -c 'sleep TOKEN & sleep TOKEN & >up; exit' &);",
 		"nohup":      "nohup setsid sh -c '>up; exec sleep TOKEN' >/dev/null 2>&1 </dev/null &",
